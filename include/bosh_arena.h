@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bosh_arena: the one shared segment that holds every session.
+ *
+ *   [ header | peers[P] | buckets[B] | sessions[S] (each with N slots) | chunk marks | chunks[C] ]
+ *
+ * Made once by the parent, inherited by fork, never grown, free of pointers: records name each other by
+ * 1-based 32-bit indexes, processes name a session by (index, serial) and so notice a stale name. All
+ * functions need the arena lock unless they say otherwise; none allocates, blocks, logs or calls the
+ * system. The lock itself is bosh_lock.h: core is handed a locked arena.
+ */
+#ifndef BOSH_ARENA_H
+#define BOSH_ARENA_H
+
+#include "bosh.h"
+#include "bosh_queue.h"
+
+#define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
+#define BOSH_ARENA_LAYOUT 1u                           /* raise with every change of a struct below */
+
+#define BOSH_CHUNK_SIZE 1024
+#define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 8)
+#define BOSH_MAILBOX    1024 /* messages a peer can have waiting; more: it looks at everything it has */
+#define BOSH_LOCK_SPACE 128  /* room for the lock, which only bosh_lock.c looks into */
+#define BOSH_SLOTS_MIN  8
+#define BOSH_SLOTS_MAX  64
+
+typedef struct bosh_chunk_t {
+    bosh_ix next;
+    uint16_t used; /* bytes filled */
+    uint16_t in_use;
+    char data[BOSH_CHUNK_DATA];
+} bosh_chunk_t;
+
+/* ---- peers: one per httpd child that runs a loop ---- */
+
+typedef enum bosh_peer_state_t {
+    BOSH_PEER_FREE = 0,
+    BOSH_PEER_LIVE,
+    BOSH_PEER_DRAINING /* told to stop; serves its streams until it can give them away */
+} bosh_peer_state_t;
+
+/* A message is a hint that something is worth a look; the truth is in the session (DESIGN.md section 6). */
+#define BOSH_MAIL_SESSION 0u           /* what = session index, tag = its serial */
+#define BOSH_MAIL_WAITER  0x80000000u  /* what = waiter id | this bit, tag = its generation */
+
+typedef struct bosh_mail_t {
+    uint32_t what;
+    uint32_t tag;
+} bosh_mail_t;
+
+typedef struct bosh_peer_t {
+    uint32_t state;
+    uint32_t pid;
+    uint32_t serial;     /* incarnation: raised at each claim */
+    uint32_t generation; /* httpd's */
+    int64_t heartbeat;
+    uint32_t mail_head, mail_n;
+    uint32_t overflow;   /* messages were dropped: look at every session and waiter */
+    uint32_t asleep;     /* the loop waits in poll: a sender must write its eventfd */
+    uint32_t streams;    /* links it owns */
+    uint32_t holds;      /* requests it holds */
+    bosh_mail_t mail[BOSH_MAILBOX];
+} bosh_peer_t;
+
+/* ---- sessions ---- */
+
+/* Who waits for an answer: a waiter (bosh_hold.h) in a peer. peer 0: nobody, the connection is gone. */
+typedef struct bosh_holder_t {
+    uint32_t peer;
+    uint32_t waiter;
+    uint32_t gen;
+} bosh_holder_t;
+
+typedef enum bosh_slot_state_t {
+    BOSH_SLOT_FREE = 0,
+    BOSH_SLOT_DEFERRED, /* arrived, not processed: a gap before it, or no room downstream */
+    BOSH_SLOT_HELD,     /* processed, unanswered */
+    BOSH_SLOT_ANSWERED  /* the answer is stored */
+} bosh_slot_state_t;
+
+#define BOSH_SLOT_EMPTY     0x01u /* carried no payload */
+#define BOSH_SLOT_TERMINATE 0x02u
+#define BOSH_SLOT_RESTART   0x04u
+#define BOSH_SLOT_PAUSE     0x08u
+#define BOSH_SLOT_CREATION  0x10u
+#define BOSH_SLOT_EXCUSED   0x20u /* its client has been told type='error': it gets E when due, no payload */
+#define BOSH_SLOT_FINAL     0x40u /* the stored answer ends the session */
+#define BOSH_SLOT_MAILED    0x80u /* its holder has been mailed and has not looked yet */
+#define BOSH_SLOT_GAVE      0x100u /* the stored answer carries payload */
+
+/* One request id, from its arrival until its answer leaves the replay window. rid % nslots is its place. */
+typedef struct bosh_slot_t {
+    uint64_t rid;
+    uint8_t state;
+    uint8_t spare;
+    uint16_t flags;
+    uint16_t repeats; /* how often it was sent again while unanswered (B-168) */
+    uint16_t pause;   /* seconds, with BOSH_SLOT_PAUSE */
+    bosh_holder_t holder;
+    int64_t arrived;
+    int64_t due;         /* when it must be answered at the latest */
+    int64_t answered;    /* when the answer was stored */
+    bosh_queue_t payload; /* DEFERRED: what it carries (STANZA, HEADER items) */
+    bosh_bytes_t answer;  /* ANSWERED: the whole <body/> */
+} bosh_slot_t;
+
+typedef enum bosh_phase_t {
+    BOSH_LINK_NONE = 0,
+    BOSH_LINK_CONNECT,  /* resolve, connect, TLS: nothing of XMPP said yet */
+    BOSH_LINK_HEADER,   /* our header is sent, the server's is awaited */
+    BOSH_LINK_FEATURES, /* header seen, features awaited */
+    BOSH_LINK_OPEN,
+    BOSH_LINK_CLOSING,  /* </stream:stream> sent, the server's awaited for a moment */
+    BOSH_LINK_CLOSED
+} bosh_phase_t;
+
+#define BOSH_LINK_MAILED     0x01u /* a message about it waits in the owner's mailbox */
+#define BOSH_LINK_STALLED    0x02u /* the owner stopped reading: `up` is full or no chunks */
+#define BOSH_LINK_HAS_HEADER 0x04u /* id, from, lang are known */
+#define BOSH_LINK_ERROR      0x08u /* the last item of `up` is a stream error */
+
+/* The arena's half of an upstream stream: all that must outlive its owner. */
+typedef struct bosh_link_t {
+    uint32_t owner;    /* peer whose loop has the socket and the session's timers */
+    uint16_t upstream; /* row in the owner's table of BoshUpstream lines */
+    uint8_t phase;     /* bosh_phase_t */
+    uint8_t flags;
+    int64_t deadline;  /* of the phase */
+    bosh_queue_t down; /* to the server: STANZA, HEADER, CLOSE */
+    bosh_queue_t up;   /* to the client: STANZA, SASL, FEATURES, ERROR */
+    bosh_bytes_t raw;  /* read from the server since the last element boundary */
+    bosh_bytes_t prime; /* the server's header for a later parser; empty: the default prime */
+    uint32_t up_single; /* items in `up` that travel alone in their body: FEATURES, SASL */
+    char id[BOSH_MAX_STREAMID + 1];
+    char from[BOSH_MAX_DOMAIN + 1];
+    char lang[BOSH_MAX_LANG + 1];
+    char version[8];
+} bosh_link_t;
+
+typedef enum bosh_state_t {
+    BOSH_ST_FREE = 0,
+    BOSH_ST_LIVE,   /* takes requests */
+    BOSH_ST_ENDING, /* the upstream is gone or going; what is queued and the terminal answer wait for the client */
+    BOSH_ST_TOMB    /* over for the client; stored answers are kept for resends */
+} bosh_state_t;
+
+#define BOSH_SESS_ACKS      0x01u /* client and manager acknowledge (9) */
+#define BOSH_SESS_TLS       0x02u /* created over TLS (19.1) */
+#define BOSH_SESS_POLLING   0x04u /* wait or hold is 0 (12) */
+#define BOSH_SESS_ANNOUNCED 0x08u /* from, authid, version have been sent */
+#define BOSH_SESS_CREATED   0x10u /* the creation answer has been stored */
+
+typedef struct bosh_session_t {
+    uint32_t serial; /* raised when the record is freed */
+    uint32_t state;  /* bosh_state_t */
+    bosh_ix hash_next, free_next;
+    uint8_t sid[BOSH_SID_BYTES];
+    uint32_t flags;
+    uint16_t wait, hold, requests, inactivity, polling, maxpause;
+    uint8_t ver_major, ver_minor; /* major 0: the client sent no ver */
+    uint8_t cond;                 /* bosh_cond_t of the terminal answer */
+    uint8_t spare;
+    uint64_t received; /* C: every rid up to it has arrived */
+    uint64_t processed; /* every rid up to it has been applied */
+    uint64_t answered;  /* every rid up to it has its answer stored */
+    uint64_t client_ack;
+    uint64_t paused_rid;
+    int64_t inactive_at; /* when the session dies unless a request comes; BOSH_NEVER while one is held */
+    int64_t pause_until;
+    int64_t gap_since;   /* when the oldest open gap was seen; 0: none */
+    int64_t armed;       /* the owner's timer for this session; an earlier deadline needs a message */
+    int64_t created;
+    char to[BOSH_MAX_DOMAIN + 1];
+    char lang[BOSH_MAX_LANG + 1];
+    char content[BOSH_MAX_CONTENT + 1];
+    char xmpp_version[8];
+    char peer_ip[46]; /* the client's address, for limits and PROXY protocol */
+    bosh_link_t link;
+    bosh_slot_t slots[]; /* header.nslots of them */
+} bosh_session_t;
+
+/* ---- the segment ---- */
+
+typedef struct bosh_arena_sizes_t {
+    uint32_t peers, sessions, slots, chunks;
+} bosh_arena_sizes_t;
+
+typedef struct bosh_counters_t {
+    uint64_t created, refused, ended, expired, lost, requests, resends, stanzas_down, stanzas_up;
+    uint64_t repairs, repaired_sessions, lock_contended;
+} bosh_counters_t;
+
+typedef struct bosh_header_t {
+    uint64_t magic;
+    uint32_t layout;
+    uint32_t session_size;
+    bosh_arena_sizes_t sizes;
+    uint32_t buckets;
+    uint64_t off_peers, off_buckets, off_sessions, off_marks, off_chunks, total;
+    bosh_ix free_session, free_chunk;
+    uint32_t nsessions;   /* not FREE */
+    uint32_t nfree_chunks;
+    bosh_ix busy;         /* session being changed right now: not trusted after its changer died */
+    uint32_t closing;     /* the server is shutting down: no new sessions */
+    bosh_counters_t count;
+    char lock[BOSH_LOCK_SPACE] __attribute__((aligned(64)));
+} bosh_header_t;
+
+/* A process's view of the segment. The handle is private to the process; `wake` is guarded by the lock. */
+typedef struct bosh_arena_t {
+    char *base;
+    bosh_header_t *h;
+    bosh_peer_t *peers;
+    uint32_t *buckets;
+    char *sessions;
+    uint8_t *marks;
+    bosh_chunk_t *chunks;
+    uint32_t nwake;       /* peers whose eventfd is to be written once the lock is released */
+    uint16_t wake[16];
+    bool wake_all;        /* ... too many to list */
+} bosh_arena_t;
+
+/* Bytes needed for these sizes, 64-bit checked; 0: too large or out of range (slots: power of two). No lock. */
+uint64_t bosh_arena_size(const bosh_arena_sizes_t *sizes);
+
+/* Lays a fresh arena out in zeroed memory (page-aligned) of at least bosh_arena_size(). No lock: before any fork. */
+apr_status_t bosh_arena_format(void *mem, const bosh_arena_sizes_t *sizes, bosh_arena_t *a);
+
+/* Takes an existing one. APR_EINVAL: another layout or not an arena. No lock. */
+apr_status_t bosh_arena_attach(void *mem, bosh_arena_t *a);
+
+static inline bosh_session_t *bosh_arena_session(bosh_arena_t *a, bosh_ix i)
+{
+    return (bosh_session_t *)(a->sessions + (uint64_t)(i - 1) * a->h->session_size);
+}
+
+static inline bosh_ix bosh_arena_index(bosh_arena_t *a, const bosh_session_t *s)
+{
+    return (bosh_ix)(((const char *)s - a->sessions) / a->h->session_size) + 1;
+}
+
+/* The session (index, serial) names, or NULL when it has been freed since. */
+bosh_session_t *bosh_arena_get(bosh_arena_t *a, bosh_ix i, uint32_t serial);
+
+/* Finds by the sid text of a request (any text is safe); compares in constant time (B-368). NULL: none. */
+bosh_session_t *bosh_arena_find(bosh_arena_t *a, const char *sid);
+
+/* Writes the 32 hex digits and a NUL. */
+void bosh_arena_sid_text(const bosh_session_t *s, char out[BOSH_SID_LEN + 1]);
+
+/* A cleared session under this random sid, in the hash, state LIVE; NULL: table full, or chunks below the
+ * BOSH_PRIO_NEW reserve, or the sid exists. Low indexes first, so that an idle arena stays small. */
+bosh_session_t *bosh_arena_session_new(bosh_arena_t *a, const uint8_t sid[BOSH_SID_BYTES]);
+
+/* Frees all its chunks and the record; raises its serial. */
+void bosh_arena_session_free(bosh_arena_t *a, bosh_session_t *s);
+
+bosh_slot_t *bosh_arena_slot(bosh_arena_t *a, bosh_session_t *s, uint64_t rid); /* its place, whoever is in it */
+
+bosh_ix bosh_arena_chunk_new(bosh_arena_t *a, bosh_prio_t prio); /* 0: none left for this priority */
+void bosh_arena_chunk_free(bosh_arena_t *a, bosh_ix c);
+static inline bosh_chunk_t *bosh_arena_chunk(bosh_arena_t *a, bosh_ix c)
+{
+    return &a->chunks[c - 1];
+}
+/* True when n chunks can be had at this priority. */
+bool bosh_arena_room(bosh_arena_t *a, uint32_t n, bosh_prio_t prio);
+
+/* Claims a FREE peer: state LIVE, mailbox empty, serial raised. 0: all taken. */
+uint32_t bosh_arena_peer_claim(bosh_arena_t *a, uint32_t pid, uint32_t generation, apr_time_t now);
+static inline bosh_peer_t *bosh_arena_peer(bosh_arena_t *a, uint32_t peer)
+{
+    return &a->peers[peer - 1];
+}
+
+/* Sends a hint; never blocks, never fails: a full mailbox sets `overflow`. Notes in a->wake that the
+ * peer's eventfd wants writing when its loop is asleep. peer 0 or not in use: ignored. */
+void bosh_arena_mail(bosh_arena_t *a, uint32_t peer, uint32_t what, uint32_t tag);
+
+/* Takes up to max messages; *overflow is set (and reset in the peer) when some were dropped. */
+uint32_t bosh_arena_mail_take(bosh_arena_t *a, uint32_t peer, bosh_mail_t *out, uint32_t max,
+                              bool *overflow);
+
+/*
+ * Proves that each chunk is on exactly one list, each queue's numbers agree with its chunks, each session
+ * that is in use is in exactly one bucket and each free one on the free list, and the counts agree.
+ * APR_SUCCESS, or APR_EGENERAL with *why (static text). Uses the mark area; changes nothing else.
+ */
+apr_status_t bosh_arena_validate(bosh_arena_t *a, const char **why);
+
+/*
+ * After a holder of the lock has died: frees every session whose lists do not hold together, and the one
+ * marked busy; rebuilds the free lists, buckets and counts from what is left, empties mailboxes and sets
+ * `overflow` on every peer in use, so that each looks at everything it has. Returns the sessions freed.
+ * Never follows an index it has not checked. Afterwards bosh_arena_validate() succeeds.
+ */
+uint32_t bosh_arena_repair(bosh_arena_t *a);
+
+#endif

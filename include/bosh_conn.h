@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bosh_conn: one non-blocking connection to an XMPP server, behind a table of operations so that a stream
+ * does not care whether TLS lies in between.
+ *
+ * Loop thread of the owner only, no lock. Every call returns at once. Native descriptors, not
+ * apr_socket_t: bytes are read straight into several chunks of the arena (readv), descriptors will travel
+ * between processes, and an APR socket costs a pool of 8 KB for each idle stream.
+ */
+#ifndef BOSH_CONN_H
+#define BOSH_CONN_H
+
+#include <sys/uio.h>
+
+#include <apr_network_io.h>
+
+#include "bosh.h"
+
+typedef enum bosh_conn_state_t {
+    BOSH_CONN_NONE = 0,
+    BOSH_CONN_CONNECTING, /* establish() has more to do: TCP's handshake, later TLS's */
+    BOSH_CONN_UP
+} bosh_conn_state_t;
+
+/* What the owner wants to wait for; what the backend makes of it. */
+#define BOSH_CONN_READ  0x1u
+#define BOSH_CONN_WRITE 0x2u
+
+struct bosh_conn_ops_t;
+
+typedef struct bosh_conn_t {
+    const struct bosh_conn_ops_t *ops;
+    void *baton; /* the backend's own */
+    int fd;      /* -1 in state NONE */
+    uint8_t state; /* bosh_conn_state_t */
+} bosh_conn_t;
+
+typedef struct bosh_conn_ops_t {
+    const char *name;
+    /* Goes on with becoming UP. APR_SUCCESS: it is; APR_EAGAIN: wait for wants(); else it failed. */
+    apr_status_t (*establish)(bosh_conn_t *c);
+    /* Reads what is there. APR_SUCCESS with *got > 0; APR_EAGAIN; APR_EOF: an orderly end; else broken. */
+    apr_status_t (*readv)(bosh_conn_t *c, const struct iovec *iov, int n, size_t *got);
+    /* Writes a part of p[0..n). APR_SUCCESS with *put > 0; APR_EAGAIN; else broken for writing. */
+    apr_status_t (*write)(bosh_conn_t *c, const char *p, size_t n, size_t *put);
+    /* What to poll for (BOSH_CONN_*) when the owner is interested in `intent`. */
+    unsigned (*wants)(const bosh_conn_t *c, unsigned intent);
+    /* Bytes that can be read although the descriptor may not poll readable. */
+    size_t (*pending)(const bosh_conn_t *c);
+    /* Says goodbye if the backend has a way to, without waiting; frees what baton holds. */
+    void (*finish)(bosh_conn_t *c);
+} bosh_conn_ops_t;
+
+extern const bosh_conn_ops_t bosh_conn_plain;
+
+/* An unused connection: NONE, fd -1. */
+void bosh_conn_init(bosh_conn_t *c);
+
+/*
+ * Starts to connect a plain connection to `sa`, or to the unix socket `path` when that is not NULL. State
+ * becomes UP or CONNECTING (poll for wants(c, 0), then establish). On failure the state is NONE; APR_EAGAIN
+ * means that the server's backlog is full (unix sockets only): try again in a moment. The socket is
+ * CLOEXEC, non-blocking, without Nagle's delay and with keep-alive probes.
+ */
+apr_status_t bosh_conn_open(bosh_conn_t *c, const apr_sockaddr_t *sa, const char *path);
+
+/* finish(), shutdown both ways (a duplicate elsewhere must not keep the stream open), close. NONE: nothing. */
+void bosh_conn_close(bosh_conn_t *c);
+
+/* Prints the address for the log: "192.0.2.1:5222", "[2001:db8::1]:5222", "unix:/path". */
+void bosh_conn_describe(const apr_sockaddr_t *sa, const char *path, char *dst, size_t size);
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bosh_lock: the arena's lock, a robust process-shared mutex inside the segment (never with priority
+ * inheritance, which is ten times slower), and the wake-ups that follow it.
+ *
+ * Held for microseconds: no malloc, log, system call, XML or callback under it.
+ */
+#ifndef BOSH_LOCK_H
+#define BOSH_LOCK_H
+
+#include "bosh_arena.h"
+
+/* Where the wake-ups go: eventfds of the peers, made by the parent and inherited by every child. */
+typedef struct bosh_wakers_t {
+    uint32_t n;
+    int fd[]; /* fd[peer - 1] */
+} bosh_wakers_t;
+
+typedef struct bosh_lock_t {
+    bosh_arena_t *arena;
+    bosh_wakers_t *wakers; /* NULL: nobody to wake (tests) */
+    /* Called after the lock was taken over from a dead holder and the arena repaired, without the lock. */
+    void (*on_repair)(void *ctx, uint32_t sessions_lost);
+    void *ctx;
+    bool repaired; /* a repair happened in the section under way */
+    uint32_t lost;
+} bosh_lock_t;
+
+/* Initializes the mutex in a freshly formatted arena; once, by the parent, before any fork. */
+apr_status_t bosh_lock_init(bosh_arena_t *a);
+
+/* Any thread of any child. Repairs the arena when the last holder died in it. Aborts the process only if
+ * the mutex itself is unusable. */
+void bosh_lock(bosh_lock_t *l);
+
+/* Releases, then writes the eventfds of the peers noted in arena->wake, then reports a repair. */
+void bosh_unlock(bosh_lock_t *l);
+
+#endif

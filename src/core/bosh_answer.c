@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Answers. An answer is printed once, whole, into its slot before anybody sends it: whatever dies after
+ * that, a resend finds the same bytes (B-161). Answers are composed strictly in rid order, so `answered` is
+ * a plain high-water mark. Called under the arena lock, by bosh_session.c and bosh_link.c.
+ */
+#include "bosh_answer.h"
+
+#include <string.h>
+
+#include "bosh_window.h"
+
+void bosh_answer_mail_owner(bosh_arena_t *a, bosh_session_t *s)
+{
+    if (!(s->link.flags & BOSH_LINK_MAILED)) {
+        s->link.flags |= BOSH_LINK_MAILED;
+        bosh_arena_mail(a, s->link.owner, BOSH_MAIL_SESSION | bosh_arena_index(a, s), s->serial);
+    }
+}
+
+static void mail_holder(bosh_arena_t *a, bosh_slot_t *slot)
+{
+    if (slot->holder.peer != 0 && !(slot->flags & BOSH_SLOT_MAILED)) {
+        slot->flags |= BOSH_SLOT_MAILED;
+        bosh_arena_mail(a, slot->holder.peer, BOSH_MAIL_WAITER | slot->holder.waiter, slot->holder.gen);
+    }
+}
+
+bool bosh_answer_pending(const bosh_session_t *s)
+{
+    return s->link.up.items > 0 || s->state == BOSH_ST_ENDING;
+}
+
+void bosh_answer_touch(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
+{
+    apr_time_t at;
+
+    if (s->state == BOSH_ST_TOMB) {
+        at = now + apr_time_from_sec(BOSH_TOMB_SECONDS);
+    } else if (bosh_window_oldest(a, s, true) != NULL) {
+        at = BOSH_NEVER;
+    } else if (s->pause_until != 0) {
+        at = s->pause_until;
+    } else if (s->inactivity > 0) {
+        at = now + apr_time_from_sec(s->inactivity);
+    } else { /* B-209; but a session without a server does not wait for ever to say so */
+        at = s->state == BOSH_ST_LIVE ? BOSH_NEVER : now + apr_time_from_sec(BOSH_TOMB_SECONDS);
+    }
+    s->inactive_at = at;
+    if (at < s->armed) {
+        bosh_answer_mail_owner(a, s);
+    }
+}
+
+/* Whether all of `up` may travel in one body: stanzas, perhaps with a stream error behind them. */
+static bool all_fits(const bosh_session_t *s, const bosh_limits_t *lim)
+{
+    const bosh_queue_t *up = &s->link.up;
+
+    if (s->link.up_single > 0) {
+        return up->items == 1;
+    }
+    return up->items <= 1 || BOSH_QUEUE_BYTES(up) <= lim->answer_size;
+}
+
+/* Moves what may share one body from `up` into the answer; the caller has made sure of the room. */
+static void take_payload(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim, bosh_slot_t *slot,
+                         bool all)
+{
+    bosh_queue_t *up = &s->link.up;
+    bosh_item_t type;
+    size_t len, taken = 0;
+
+    while (bosh_queue_head(a, up, &type, &len)) {
+        bool single = type == BOSH_ITEM_FEATURES || type == BOSH_ITEM_SASL;
+        if (taken > 0 && (single || (!all && taken + len > lim->answer_size))) {
+            break;
+        }
+        if (taken > 0 && type == BOSH_ITEM_ERROR && !all) {
+            break; /* the error goes with the terminal answer */
+        }
+        if (bosh_queue_pop_to(a, up, &slot->answer, BOSH_PRIO_ANSWER) != APR_SUCCESS) {
+            break;
+        }
+        a->h->count.stanzas_up++;
+        taken += len > 0 ? len : 1;
+        if (single) {
+            s->link.up_single--;
+            break;
+        }
+    }
+}
+
+/* The attributes of the start tag. */
+static void fill_attributes(bosh_session_t *s, bosh_slot_t *slot, bool payload, bosh_item_t head,
+                            bosh_ans_t *ans, char sid[BOSH_SID_LEN + 1])
+{
+    const bosh_link_t *link = &s->link;
+    bool over = (ans->flags & BOSH_ANS_TERMINATE) != 0;
+
+    if ((slot->flags & BOSH_SLOT_CREATION) && !over) {
+        ans->flags |= BOSH_ANS_CREATION;
+        bosh_arena_sid_text(s, sid);
+        ans->sid = sid;
+        ans->wait = s->wait;
+        ans->hold = s->hold;
+        ans->requests = s->requests;
+        ans->inactivity = s->inactivity;
+        ans->polling = s->polling;
+        ans->maxpause = s->maxpause;
+        ans->ver_major = s->ver_major;
+        ans->ver_minor = s->ver_minor;
+    }
+    if ((link->flags & BOSH_LINK_HAS_HEADER) && !(s->flags & BOSH_SESS_ANNOUNCED) && !over) {
+        ans->flags |= BOSH_ANS_ANNOUNCE; /* B-075: as soon as known */
+        ans->from = link->from[0] != '\0' ? link->from : s->to;
+        ans->authid = link->id;
+        ans->xmpp_version = link->version;
+        s->flags |= BOSH_SESS_ANNOUNCED;
+    }
+    if (payload) {
+        ans->lang = link->lang; /* the scope the server's stanzas were written in */
+        if (head == BOSH_ITEM_FEATURES || (link->flags & BOSH_LINK_ERROR)) {
+            ans->flags |= BOSH_ANS_STREAM_NS;
+        }
+    }
+    if (s->flags & BOSH_SESS_ACKS) { /* B-176..B-178 */
+        if ((slot->flags & BOSH_SLOT_CREATION) || s->received != slot->rid) {
+            ans->flags |= BOSH_ANS_ACK;
+            ans->ack = s->received;
+        }
+    }
+}
+
+/* Prints the answer into the slot. False: not enough chunks. */
+static bool print_answer(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim, bosh_slot_t *slot,
+                         bool payload, bool over, bosh_cond_t cond)
+{
+    char open[BOSH_BODY_OPEN_MAX];
+    char sid[BOSH_SID_LEN + 1];
+    bosh_ans_t ans = { .flags = over ? BOSH_ANS_TERMINATE : 0, .cond = cond };
+    bosh_item_t head = BOSH_ITEM_STANZA;
+    size_t len = 0, bytes = BOSH_BODY_OPEN_MAX;
+    bool all = false;
+    size_t n;
+
+    payload = payload && bosh_queue_head(a, &s->link.up, &head, &len);
+    if (payload) {
+        all = all_fits(s, lim);
+        bytes += all ? BOSH_QUEUE_BYTES(&s->link.up) : lim->answer_size + len;
+    }
+    if (!bosh_arena_room(a, (uint32_t)(bytes / BOSH_CHUNK_DATA + 2), BOSH_PRIO_ANSWER)) {
+        return false;
+    }
+    fill_attributes(s, slot, payload, head, &ans, sid);
+    n = bosh_body_print_open(open, &ans, !payload);
+    if (bosh_bytes_append(a, &slot->answer, open, n, BOSH_PRIO_ANSWER) != APR_SUCCESS) {
+        return false;
+    }
+    if (payload) {
+        take_payload(a, s, lim, slot, all);
+        if (bosh_bytes_append(a, &slot->answer, BOSH_BODY_CLOSE, BOSH_BODY_CLOSE_LEN, BOSH_PRIO_ANSWER)
+            != APR_SUCCESS) {
+            return false; /* cannot happen: the room was checked */
+        }
+        slot->flags |= BOSH_SLOT_GAVE;
+    }
+    return true;
+}
+
+/* The slot has its answer: moves the marks, tells the holder, frees what need not be kept any longer. */
+static void finish_slot(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot)
+{
+    slot->state = BOSH_SLOT_ANSWERED;
+    slot->answered = now;
+    bosh_queue_clear(a, &slot->payload);
+    if (slot->rid > s->answered) {
+        s->answered = slot->rid;
+    }
+    mail_holder(a, slot);
+}
+
+/* Whether the queue lets the next answer be the terminal one: all that is left goes along with it. */
+static bool ends_with(const bosh_session_t *s, const bosh_limits_t *lim, bool payload)
+{
+    return s->state == BOSH_ST_ENDING && (s->link.up.items == 0 || (payload && all_fits(s, lim)));
+}
+
+bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim,
+                         bosh_slot_t *slot, bool payload)
+{
+    /* The end is told to somebody who is there to hear it, not to a dead connection (B-261, R-04). */
+    bool heard = slot->holder.peer != 0 && !(slot->flags & BOSH_SLOT_EXCUSED);
+    bool over = heard && ends_with(s, lim, payload);
+
+    if (!print_answer(a, s, lim, slot, payload, over, (bosh_cond_t)s->cond)) {
+        return false;
+    }
+    finish_slot(a, now, s, slot);
+    bosh_window_evict(a, s);
+    if ((s->link.flags & BOSH_LINK_STALLED) && BOSH_QUEUE_BYTES(&s->link.up) < lim->queue_size / 2) {
+        bosh_answer_mail_owner(a, s);
+    }
+    if (over) {
+        slot->flags |= BOSH_SLOT_FINAL;
+        bosh_answer_bury(a, now, s, BOSH_COND_COUNT, BOSH_COND_COUNT);
+    } else {
+        bosh_answer_touch(a, now, s);
+    }
+    return true;
+}
+
+bool bosh_answer_up_to(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim,
+                       bosh_slot_t *slot)
+{
+    uint64_t rid = slot->rid;
+    bosh_slot_t *older;
+
+    while ((older = bosh_window_oldest(a, s, false)) != NULL && older->rid < rid) {
+        if (!bosh_answer_compose(a, now, s, lim, older, false)) {
+            return false;
+        }
+    }
+    if (slot->state != BOSH_SLOT_HELD || slot->rid != rid) {
+        return true; /* an older one ended the session and this one with it */
+    }
+    return bosh_answer_compose(a, now, s, lim, slot, !(slot->flags & (BOSH_SLOT_EXCUSED | BOSH_SLOT_PAUSE)));
+}
+
+void bosh_answer_deliver(bosh_arena_t *a, bosh_session_t *s)
+{
+    bosh_slot_t *slot = bosh_window_oldest(a, s, true);
+
+    /* A creation request waits for the server's header alone when that promises no features. */
+    if (slot != NULL
+        && (bosh_answer_pending(s)
+            || ((slot->flags & BOSH_SLOT_CREATION) && s->link.phase >= BOSH_LINK_OPEN))) {
+        mail_holder(a, slot);
+    }
+}
+
+/* Stores `ans` as the answer of an open slot while the session is being buried. Without chunks for it the
+ * slot is dropped: its holder, mailed, finds nothing and tells item-not-found, which is terminal, too. */
+static void bury_slot(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot,
+                      bosh_cond_t cond)
+{
+    char open[BOSH_BODY_OPEN_MAX];
+    bosh_ans_t ans = { .flags = 0 };
+    bosh_holder_t holder = slot->holder;
+    size_t n;
+
+    if (cond != BOSH_COND_COUNT) {
+        ans.flags = BOSH_ANS_TERMINATE;
+        ans.cond = cond;
+    }
+    n = bosh_body_print_open(open, &ans, true);
+    if (bosh_bytes_append(a, &slot->answer, open, n, BOSH_PRIO_ANSWER) == APR_SUCCESS) {
+        if (cond != BOSH_COND_COUNT) {
+            slot->flags |= BOSH_SLOT_FINAL;
+        }
+        finish_slot(a, now, s, slot);
+    } else {
+        bosh_window_drop(a, slot);
+        bosh_arena_mail(a, holder.peer, BOSH_MAIL_WAITER | holder.waiter, holder.gen);
+    }
+}
+
+/* The open request with the lowest rid, deferred ones included, or only those whose connection lives. */
+static bosh_slot_t *oldest_open(bosh_arena_t *a, bosh_session_t *s, bool live)
+{
+    bosh_slot_t *oldest = NULL;
+
+    for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
+        bosh_slot_t *slot = &s->slots[i];
+        if ((slot->state == BOSH_SLOT_HELD || slot->state == BOSH_SLOT_DEFERRED)
+            && (!live || slot->holder.peer != 0) && (oldest == NULL || slot->rid < oldest->rid)) {
+            oldest = slot;
+        }
+    }
+    return oldest;
+}
+
+void bosh_answer_bury(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t first,
+                      bosh_cond_t rest)
+{
+    bosh_slot_t *slot;
+
+    if (s->state == BOSH_ST_TOMB) {
+        return;
+    }
+    s->state = BOSH_ST_TOMB;
+    a->h->count.ended++;
+    slot = oldest_open(a, s, true);
+    if (slot == NULL) {
+        slot = oldest_open(a, s, false);
+    }
+    if (slot != NULL) {
+        bury_slot(a, now, s, slot, first);
+    }
+    while ((slot = oldest_open(a, s, false)) != NULL) {
+        bury_slot(a, now, s, slot, rest);
+    }
+    bosh_queue_clear(a, &s->link.up);
+    s->link.up_single = 0;
+    if (s->link.phase != BOSH_LINK_CLOSED && s->link.phase != BOSH_LINK_NONE) {
+        bosh_queue_append(a, &s->link.down, BOSH_ITEM_CLOSE, NULL, 0, BOSH_PRIO_ANSWER);
+    }
+    bosh_answer_touch(a, now, s);
+    bosh_answer_mail_owner(a, s);
+}
+
+/*
+ * Applies one request, in rid order. False: no room towards the server, it stays DEFERRED and the window
+ * stands still behind it until the loop has written (back-pressure, B-125).
+ */
+static bool apply(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim,
+                  bosh_slot_t *slot)
+{
+    bosh_queue_t *down = &s->link.down;
+
+    if (s->state == BOSH_ST_LIVE && slot->payload.items > 0) {
+        if (down->items > 0
+            && (size_t)BOSH_QUEUE_BYTES(down) + BOSH_QUEUE_BYTES(&slot->payload) > lim->queue_size) {
+            return false;
+        }
+        a->h->count.stanzas_down += slot->payload.items;
+        if (bosh_queue_move(a, down, &slot->payload) != APR_SUCCESS) {
+            return false;
+        }
+        bosh_answer_mail_owner(a, s);
+    }
+    bosh_queue_clear(a, &slot->payload); /* ENDING: there is no server left to tell */
+    slot->state = BOSH_SLOT_HELD;
+    s->processed = slot->rid;
+    s->pause_until = slot->flags & BOSH_SLOT_PAUSE ? now + apr_time_from_sec(slot->pause) : 0;
+    return true;
+}
+
+/* How many processed requests wait, orphans included: what `hold` bounds (8, B-116). */
+static unsigned count_held(bosh_arena_t *a, bosh_session_t *s)
+{
+    unsigned n = 0;
+
+    for (uint64_t rid = s->answered + 1; rid <= s->processed; rid++) {
+        const bosh_slot_t *slot = bosh_window_slot(a, s, rid);
+        n += slot != NULL && slot->state == BOSH_SLOT_HELD;
+    }
+    return n;
+}
+
+/* Answers the oldest while more wait than may: E for one whose successor is here to take the payload. */
+static void release(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim)
+{
+    bosh_slot_t *slot;
+    unsigned held = count_held(a, s);
+    unsigned hold = s->flags & BOSH_SESS_POLLING ? 0 : s->hold; /* 12: answered at once */
+
+    while (held > 0 && (slot = bosh_window_oldest(a, s, false)) != NULL) {
+        bool creation = (slot->flags & BOSH_SLOT_CREATION) != 0;
+        bool over = held > hold && !(creation && held == 1 && s->wait > 0);
+        if (!over && !(slot->flags & BOSH_SLOT_EXCUSED)) {
+            break;
+        }
+        /* Alone over hold: a polling session, its own request takes what there is. Else the newer request
+         * takes it: the connection of the older one may be dead without anybody knowing yet (R-04). */
+        if (!bosh_answer_compose(a, now, s, lim, slot, held == 1 && slot->holder.peer != 0)) {
+            break;
+        }
+        held--;
+    }
+}
+
+void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim)
+{
+    bosh_slot_t *slot;
+
+    while (s->state != BOSH_ST_TOMB && (slot = bosh_window_slot(a, s, s->processed + 1)) != NULL
+           && slot->state == BOSH_SLOT_DEFERRED) {
+        if (!apply(a, now, s, lim, slot)) {
+            break;
+        }
+        if (slot->flags & BOSH_SLOT_TERMINATE) { /* 13: T on the oldest, E on the others */
+            bosh_answer_bury(a, now, s, BOSH_COND_NONE, BOSH_COND_COUNT);
+            return;
+        }
+        if (slot->flags & BOSH_SLOT_PAUSE) { /* 10: all pending requests at once, this one included */
+            bosh_answer_up_to(a, now, s, lim, slot);
+            s->paused_rid = slot->rid;
+        } else {
+            release(a, now, s, lim);
+        }
+    }
+    bosh_answer_deliver(a, s);
+}

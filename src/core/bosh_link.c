@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The session's half of the upstream stream: what the owner's loop reads goes up, what the loop has written
+ * makes room, and what happens when the stream or the loop's whole process is gone. Called under the arena
+ * lock by the loop thread of the owner (peer_died: of the heir).
+ */
+#include "bosh_session.h"
+
+#include <string.h>
+
+#include "bosh_answer.h"
+#include "bosh_window.h"
+
+/* Keeps a server's string if it fits: a cut one would be a wrong one. */
+static void keep_text(char *dst, size_t size, const char *src)
+{
+    size_t n = src != NULL ? strlen(src) : 0;
+
+    memset(dst, 0, size);
+    if (n > 0 && n < size) {
+        memcpy(dst, src, n);
+    }
+}
+
+static apr_status_t take_header(bosh_arena_t *a, bosh_session_t *s, const bosh_split_header_t *hdr)
+{
+    bosh_link_t *link = &s->link;
+
+    bosh_bytes_clear(a, &link->prime);
+    if (hdr->prime != NULL
+        && bosh_bytes_append(a, &link->prime, hdr->prime, hdr->prime_len, BOSH_PRIO_INPUT)
+            != APR_SUCCESS) {
+        return APR_ENOMEM;
+    }
+    keep_text(link->id, sizeof(link->id), hdr->id);
+    keep_text(link->from, sizeof(link->from), hdr->from);
+    keep_text(link->lang, sizeof(link->lang), hdr->lang);
+    keep_text(link->version, sizeof(link->version), hdr->version);
+    link->flags |= BOSH_LINK_HAS_HEADER;
+    /* a server from before XMPP 1.0 names no version and sends no features. */
+    link->phase = hdr->version == NULL ? BOSH_LINK_OPEN : BOSH_LINK_FEATURES;
+    return APR_SUCCESS;
+}
+
+/* One element of the server's into `up`. For a client that has gone nothing is kept. */
+static apr_status_t take_event(bosh_arena_t *a, bosh_session_t *s, const bosh_split_event_t *ev,
+                               uint64_t raw_base, const bosh_split_header_t *hdr)
+{
+    bosh_link_t *link = &s->link;
+    bosh_item_t type;
+    apr_status_t rv;
+
+    switch (ev->type) {
+    case BOSH_SPLIT_HEADER:
+        return take_header(a, s, hdr);
+    case BOSH_SPLIT_FEATURES:
+        type = BOSH_ITEM_FEATURES;
+        break;
+    case BOSH_SPLIT_SASL:
+        type = BOSH_ITEM_SASL;
+        break;
+    case BOSH_SPLIT_ERROR:
+        type = BOSH_ITEM_ERROR;
+        break;
+    case BOSH_SPLIT_STANZA:
+        type = BOSH_ITEM_STANZA;
+        break;
+    default: /* TLS and END concern the loop alone */
+        return APR_SUCCESS;
+    }
+    if (s->state == BOSH_ST_LIVE) {
+        rv = bosh_queue_append_event(a, &link->up, type, &link->raw, raw_base, ev, BOSH_PRIO_INPUT);
+        if (rv != APR_SUCCESS) {
+            return rv;
+        }
+        link->up_single += type == BOSH_ITEM_FEATURES || type == BOSH_ITEM_SASL;
+    }
+    if (type == BOSH_ITEM_FEATURES && link->phase == BOSH_LINK_FEATURES) {
+        link->phase = BOSH_LINK_OPEN;
+    } else if (type == BOSH_ITEM_ERROR) {
+        link->flags |= BOSH_LINK_ERROR;
+    }
+    return APR_SUCCESS;
+}
+
+static void consume_raw(bosh_arena_t *a, bosh_session_t *s, uint64_t upto, uint64_t *raw_base)
+{
+    if (upto > *raw_base) {
+        bosh_bytes_consume(a, &s->link.raw, (size_t)(upto - *raw_base));
+        *raw_base = upto;
+    }
+}
+
+apr_status_t bosh_session_up(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                             const bosh_split_event_t *ev, size_t n, const bosh_split_header_t *hdr,
+                             uint64_t boundary, uint64_t *raw_base, size_t *done)
+{
+    apr_status_t rv = APR_SUCCESS;
+    size_t i;
+
+    (void)now;
+    a->h->busy = bosh_arena_index(a, s);
+    for (i = 0; i < n; i++) {
+        rv = take_event(a, s, &ev[i], *raw_base, hdr);
+        if (rv != APR_SUCCESS) {
+            break;
+        }
+    }
+    *done = i;
+    consume_raw(a, s, rv == APR_SUCCESS ? boundary : ev[i].start, raw_base);
+    bosh_answer_deliver(a, s);
+    return rv;
+}
+
+bool bosh_session_may_read(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim)
+{
+    /* `raw` holds at most one unfinished element, which the splitter bounds; it may not count here, or an
+     * element larger than the queue would never be finished. */
+    bool may = (size_t)BOSH_QUEUE_BYTES(&s->link.up) < lim->queue_size
+        && bosh_arena_room(a, 1, BOSH_PRIO_INPUT);
+
+    if (may) {
+        s->link.flags &= (uint8_t)~BOSH_LINK_STALLED;
+    } else {
+        s->link.flags |= BOSH_LINK_STALLED;
+    }
+    return may;
+}
+
+void bosh_session_sent(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim)
+{
+    a->h->busy = bosh_arena_index(a, s);
+    if (bosh_window_slot(a, s, s->processed + 1) != NULL) {
+        bosh_answer_settle(a, now, s, lim);
+    }
+}
+
+void bosh_session_link_over(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t cond)
+{
+    bosh_link_t *link = &s->link;
+
+    a->h->busy = bosh_arena_index(a, s);
+    if (link->phase == BOSH_LINK_CLOSED) {
+        return;
+    }
+    link->phase = BOSH_LINK_CLOSED;
+    link->flags &= (uint8_t)~BOSH_LINK_STALLED;
+    bosh_queue_clear(a, &link->down);
+    bosh_bytes_clear(a, &link->raw);
+    bosh_bytes_clear(a, &link->prime);
+    if (s->state == BOSH_ST_LIVE) {
+        s->state = BOSH_ST_ENDING;
+        s->cond = (uint8_t)cond;
+        bosh_answer_touch(a, now, s);
+        bosh_answer_deliver(a, s);
+    }
+}
+
+/* The holders that lived in the dead peer are gone; says whether one of them held an open request. */
+static bool orphan_slots(bosh_arena_t *a, bosh_session_t *s, uint32_t dead)
+{
+    bool open = false;
+
+    for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
+        bosh_slot_t *slot = &s->slots[i];
+        if (slot->state != BOSH_SLOT_FREE && slot->holder.peer == dead) {
+            open = open || slot->state != BOSH_SLOT_ANSWERED;
+            slot->holder.peer = 0;
+            slot->flags &= (uint16_t)~BOSH_SLOT_MAILED;
+        }
+    }
+    return open;
+}
+
+bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint32_t heir, bosh_ix *from,
+                            uint32_t max, uint32_t *lost)
+{
+    bosh_ix end = a->h->sizes.sessions;
+
+    if (*from == 0) {
+        *from = 1;
+    }
+    for (; *from <= end && max > 0; (*from)++, max--) {
+        bosh_session_t *s = bosh_arena_session(a, *from);
+        if (s->state == BOSH_ST_FREE) {
+            continue;
+        }
+        a->h->busy = *from;
+        if (orphan_slots(a, s, dead)) {
+            bosh_answer_touch(a, now, s);
+            bosh_answer_deliver(a, s);
+        }
+        if (s->link.owner == dead) {
+            s->link.owner = heir;
+            s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
+            s->armed = BOSH_NEVER;
+            if (s->link.phase != BOSH_LINK_CLOSED) {
+                (*lost)++;
+                a->h->count.lost++;
+                bosh_session_link_over(a, now, s, BOSH_COND_REMOTE_CONNECTION_FAILED);
+            }
+            bosh_answer_mail_owner(a, s);
+        }
+    }
+    a->h->busy = 0;
+    return *from <= end;
+}

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One session: creation, requests, waiting, end. The guard ladder of bosh_session_request() stands in the
+ * order of XEP-0124; each rung cites its section. Called under the arena lock by workers of any child and,
+ * for tick, by the loop of the owner.
+ *
+ * States, and what moves them (nothing else assigns `state`; FREE <-> LIVE is bosh_arena.c's):
+ *
+ *              request           upstream over        ended by us or client   timer
+ *   LIVE       LIVE              ENDING (link.c)      TOMB (bury)             TOMB: inactivity
+ *   ENDING     TOMB once told    -                    TOMB (bury)             TOMB: nobody came
+ *   TOMB       TOMB: resends     TOMB                 -                       FREE
+ *
+ * Whose turn it is to answer is never decided twice: verdicts come from look(), for a request that has just
+ * arrived and for one that has waited alike.
+ */
+#include "bosh_session.h"
+
+#include <string.h>
+
+#include "bosh_answer.h"
+#include "bosh_window.h"
+
+static void copy_text(char *dst, size_t size, const char *src)
+{
+    size_t n = src != NULL ? strlen(src) : 0;
+
+    if (n >= size) {
+        n = size - 1;
+    }
+    memcpy(dst, src != NULL ? src : "", n);
+    dst[n] = '\0';
+}
+
+static bool same_holder(const bosh_holder_t *x, const bosh_holder_t *y)
+{
+    return x->peer == y->peer && x->waiter == y->waiter && x->gen == y->gen;
+}
+
+/* ---- verdicts ---- */
+
+static void begin_verdict(bosh_arena_t *a, const bosh_session_t *s, uint64_t rid, bosh_verdict_t *v)
+{
+    memset(v, 0, sizeof(*v));
+    v->rid = rid;
+    if (s != NULL) {
+        v->session = bosh_arena_index(a, s);
+        v->serial = s->serial;
+        /* 17.1: before 1.6 the client knows HTTP codes only; B-324 counts lower versions as none. */
+        v->legacy = s->ver_major == 0 || (s->ver_major == 1 && s->ver_minor < 6);
+        memcpy(v->content, s->content, sizeof(v->content));
+    }
+}
+
+static void tell(bosh_verdict_t *v, bosh_cond_t cond)
+{
+    v->act = BOSH_DO_TELL;
+    v->cond = cond;
+    v->error = false;
+}
+
+static void tell_error(bosh_verdict_t *v)
+{
+    v->act = BOSH_DO_TELL;
+    v->cond = BOSH_COND_NONE;
+    v->error = true;
+}
+
+static void send_slot(bosh_session_t *s, const bosh_slot_t *slot, bosh_verdict_t *v)
+{
+    v->act = BOSH_DO_SEND;
+    v->len = slot->answer.len;
+    v->rid = slot->rid;
+    if (slot->flags & BOSH_SLOT_FINAL) {
+        v->cond = (bosh_cond_t)s->cond;
+    }
+}
+
+/* A request broke a rule that ends the session: it is told `cond` itself, the others other-request (B-151). */
+static void fail(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t cond, bosh_verdict_t *v)
+{
+    bosh_answer_bury(a, now, s, BOSH_COND_OTHER_REQUEST, BOSH_COND_OTHER_REQUEST);
+    s->cond = (uint8_t)cond;
+    tell(v, cond);
+}
+
+/*
+ * The one place that decides what the request in `slot`, whose holder asks, gets now. `must`: it may not
+ * wait. While it looks the holder counts as mailed, so that nothing mails it about what it is seeing.
+ */
+static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim,
+                 bosh_slot_t *slot, bool must, bosh_verdict_t *v)
+{
+    bool due = must || now >= slot->due;
+
+    if (slot->state == BOSH_SLOT_HELD) {
+        bool first = bosh_window_oldest(a, s, true) == slot;
+        bool creation = (slot->flags & BOSH_SLOT_CREATION) && s->link.phase >= BOSH_LINK_OPEN;
+        if (due || creation || (first && bosh_answer_pending(s))) {
+            bosh_answer_up_to(a, now, s, lim, slot);
+            bosh_answer_deliver(a, s); /* what is left may go to the next one */
+        }
+    }
+    slot->flags &= (uint16_t)~BOSH_SLOT_MAILED;
+    if (slot->state == BOSH_SLOT_ANSWERED) {
+        send_slot(s, slot, v);
+    } else if (slot->state == BOSH_SLOT_DEFERRED && due) {
+        /* R-05: the gap stays open, so this rid may not be answered; type='error' is the one answer 17.3
+         * allows. The payload stays, the rid stays received. */
+        slot->flags |= BOSH_SLOT_EXCUSED;
+        slot->holder.peer = 0;
+        bosh_answer_touch(a, now, s);
+        tell_error(v);
+    } else {
+        v->act = BOSH_DO_HOLD;
+        /* Due and not answered: the chunks ran out; try again soon. */
+        v->deadline = due ? now + apr_time_from_msec(200) : slot->due;
+    }
+}
+
+/* ---- creation (7) ---- */
+
+static unsigned lower(unsigned x, unsigned y)
+{
+    return x < y ? x : y;
+}
+
+static unsigned higher(unsigned x, unsigned y)
+{
+    return x > y ? x : y;
+}
+
+static void negotiate(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req, const bosh_limits_t *lim)
+{
+    unsigned hold = req->has & BOSH_HAS_HOLD ? req->hold : 1;
+    unsigned most = lower(lim->max_requests, (a->h->sizes.slots - 2) / 2);
+
+    s->wait = (uint16_t)(req->has & BOSH_HAS_WAIT ? lower(req->wait, lim->max_wait) : lim->max_wait);
+    s->hold = (uint16_t)lower(lower(hold, lim->max_hold), most - 1);
+    /* more than the hold that was asked for, as far as the server's bound allows. */
+    s->requests = (uint16_t)higher(s->hold + 1u, lower(hold + 1u, most));
+    s->polling = (uint16_t)lim->polling;
+    s->maxpause = (uint16_t)lim->maxpause;
+    s->inactivity = (uint16_t)lim->inactivity;
+    if (s->wait == 0 || s->hold == 0) {
+        s->flags |= BOSH_SESS_POLLING;
+        if (lim->inactivity > 0) { /* 12: the increase exceeds `polling` (B-074) */
+            s->inactivity = (uint16_t)lower(lim->inactivity + 2 * lim->polling + 1, 65535);
+        }
+    }
+    if (req->has & BOSH_HAS_VER) { /* B-069, B-070: the lower one, part by part */
+        bool theirs = req->ver_major < BOSH_VER_MAJOR
+            || (req->ver_major == BOSH_VER_MAJOR && req->ver_minor < BOSH_VER_MINOR);
+        s->ver_major = (uint8_t)(theirs ? req->ver_major : BOSH_VER_MAJOR);
+        s->ver_minor = (uint8_t)(theirs ? req->ver_minor : BOSH_VER_MINOR);
+    }
+    if ((req->has & BOSH_HAS_ACK) && req->ack == 1) { /* */
+        s->flags |= BOSH_SESS_ACKS;
+        s->client_ack = req->rid - 1;
+    }
+    copy_text(s->lang, sizeof(s->lang), req->lang);
+    copy_text(s->content, sizeof(s->content), req->content);
+    copy_text(s->xmpp_version, sizeof(s->xmpp_version), req->xmpp_version);
+}
+
+void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
+                         const bosh_limits_t *lim, const uint8_t sid[BOSH_SID_BYTES], const char *to,
+                         const char *ip, bool tls, uint32_t owner, uint16_t upstream,
+                         bosh_holder_t holder, bosh_verdict_t *v)
+{
+    bosh_slice_t none = { NULL, 0 };
+    bosh_session_t *s;
+    bosh_slot_t *slot;
+
+    begin_verdict(a, NULL, req->rid, v);
+    v->legacy = !(req->has & BOSH_HAS_VER);
+    if (a->h->closing) {
+        tell(v, BOSH_COND_SYSTEM_SHUTDOWN);
+        return;
+    }
+    s = bosh_arena_session_new(a, sid);
+    if (s == NULL) {
+        a->h->count.refused++;
+        tell(v, BOSH_COND_INTERNAL_SERVER_ERROR);
+        return;
+    }
+    a->h->busy = bosh_arena_index(a, s);
+    negotiate(a, s, req, lim);
+    copy_text(s->to, sizeof(s->to), to);
+    copy_text(s->peer_ip, sizeof(s->peer_ip), ip);
+    s->flags |= tls ? BOSH_SESS_TLS : 0;
+    s->created = now;
+    s->armed = BOSH_NEVER;
+    s->inactive_at = BOSH_NEVER;
+    s->received = s->processed = s->answered = req->rid - 1;
+    s->link.owner = owner;
+    s->link.upstream = upstream;
+    s->link.phase = BOSH_LINK_CONNECT;
+    if (bosh_window_store(a, s, now, req, none, holder) != APR_SUCCESS) {
+        bosh_arena_session_free(a, s);
+        a->h->count.refused++;
+        tell(v, BOSH_COND_INTERNAL_SERVER_ERROR);
+        return;
+    }
+    a->h->count.created++;
+    slot = bosh_window_slot(a, s, req->rid);
+    slot->flags |= BOSH_SLOT_CREATION | BOSH_SLOT_MAILED;
+    slot->due = now + apr_time_from_sec(lower(s->wait, BOSH_CREATE_WAIT));
+    begin_verdict(a, s, req->rid, v);
+    bosh_answer_settle(a, now, s, lim);
+    bosh_answer_mail_owner(a, s);
+    look(a, now, s, lim, slot, false, v);
+}
+
+/* ---- requests (8 to 14) ---- */
+
+/* 9.2: what the client says it has. Missing means all before this request (B-173); nonsense is ignored. */
+static void take_ack(bosh_session_t *s, const bosh_req_t *req)
+{
+    uint64_t ack = req->has & BOSH_HAS_ACK ? req->ack : req->rid - 1;
+
+    if ((s->flags & BOSH_SESS_ACKS) && ack < req->rid && ack <= s->answered && ack > s->client_ack) {
+        s->client_ack = ack;
+    }
+}
+
+/* 14.3, 17.3: the rid is known and unanswered. The old connection is told type='error' at once, this one
+ * takes its place; nothing is processed again (B-165, B-166, B-148). */
+static void repeat(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim,
+                   bosh_slot_t *slot, bosh_holder_t holder, bosh_verdict_t *v)
+{
+    if (++slot->repeats > lim->max_repeats) { /* B-168 */
+        fail(a, now, s, BOSH_COND_POLICY_VIOLATION, v);
+        return;
+    }
+    if (slot->holder.peer != 0) {
+        bosh_arena_mail(a, slot->holder.peer, BOSH_MAIL_WAITER | slot->holder.waiter, slot->holder.gen);
+    }
+    slot->holder = holder;
+    slot->due = now + apr_time_from_sec(s->wait);
+    slot->flags &= (uint16_t)~BOSH_SLOT_EXCUSED;
+    slot->flags |= BOSH_SLOT_MAILED;
+    bosh_answer_touch(a, now, s);
+    bosh_answer_settle(a, now, s, lim);
+    look(a, now, s, lim, slot, false, v);
+}
+
+/* 14.3: an answer sent once more, as it was. A repeated pause pauses again. */
+static void resend(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_slot_t *slot,
+                   bosh_verdict_t *v)
+{
+    a->h->count.resends++;
+    if ((slot->flags & BOSH_SLOT_PAUSE) && slot->rid == s->paused_rid && slot->rid == s->received) {
+        s->pause_until = now + apr_time_from_sec(slot->pause);
+    }
+    bosh_answer_touch(a, now, s); /* B-204 */
+    send_slot(s, slot, v);
+}
+
+static size_t print_header(char *dst, const char *to, const char *lang, const char *version)
+{
+    char *p = dst;
+    size_t n;
+
+#define LITERAL(text) (memcpy(p, text, sizeof(text) - 1), p += sizeof(text) - 1)
+    LITERAL("<stream:stream xmlns='" BOSH_NS_CLIENT "' xmlns:stream='" BOSH_NS_STREAMS "' to='");
+    n = bosh_body_escape(p, 6 * BOSH_MAX_DOMAIN, to);
+    p += n;
+    LITERAL("' version='");
+    n = bosh_body_escape(p, 32, version[0] != '\0' ? version : "1.0"); /* */
+    p += n;
+    if (lang[0] != '\0') {
+        LITERAL("' xml:lang='");
+        n = bosh_body_escape(p, 6 * BOSH_MAX_LANG, lang);
+        p += n;
+    }
+    LITERAL("'>");
+#undef LITERAL
+    return (size_t)(p - dst);
+}
+
+size_t bosh_session_print_header(const bosh_session_t *s, char *dst)
+{
+    return print_header(dst, s->to, s->lang, s->xmpp_version);
+}
+
+/* the restart's own to, lang and version, else those of the creation. */
+static bosh_slice_t restart_header(const bosh_session_t *s, const bosh_req_t *req, char *buf)
+{
+    bosh_slice_t h = { buf, 0 };
+
+    h.n = print_header(buf, req->to != NULL && req->to[0] != '\0' ? req->to : s->to,
+                       req->lang != NULL ? req->lang : s->lang,
+                       req->xmpp_version != NULL ? req->xmpp_version : s->xmpp_version);
+    return h;
+}
+
+static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_req_t *req,
+                        const bosh_limits_t *lim, bosh_holder_t holder, bosh_verdict_t *v)
+{
+    char buf[BOSH_STREAM_HEADER_MAX];
+    bosh_slice_t header = { buf, 0 };
+    bosh_slot_t *slot;
+    apr_status_t rv;
+
+    if ((req->has & BOSH_HAS_PAUSE) && s->maxpause > 0 && req->pause > s->maxpause) { /* */
+        fail(a, now, s, BOSH_COND_POLICY_VIOLATION, v);
+        return;
+    }
+    if (req->restart) {
+        header = restart_header(s, req, buf);
+    }
+    take_ack(s, req);
+    rv = bosh_window_store(a, s, now, req, header, holder);
+    if (rv == APR_EOF) { /* B-174: the client never acknowledges */
+        fail(a, now, s, BOSH_COND_POLICY_VIOLATION, v);
+        return;
+    }
+    if (rv != APR_SUCCESS) {
+        v->act = BOSH_DO_BUSY;
+        return;
+    }
+    slot = bosh_window_slot(a, s, req->rid);
+    slot->flags |= BOSH_SLOT_MAILED;
+    bosh_answer_settle(a, now, s, lim);
+    bosh_answer_touch(a, now, s);
+    look(a, now, s, lim, slot, false, v);
+}
+
+void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
+                          const bosh_limits_t *lim, bool tls, bosh_holder_t holder, bosh_verdict_t *v)
+{
+    bool extra = req->terminate || (req->has & BOSH_HAS_PAUSE);
+    bosh_session_t *s = bosh_arena_find(a, req->sid);
+    bosh_slot_t *slot;
+
+    a->h->count.requests++;
+    begin_verdict(a, s, req->rid, v);
+    if (s == NULL) { /* 17.2; the client's version is not known then */
+        tell(v, BOSH_COND_ITEM_NOT_FOUND);
+        return;
+    }
+    a->h->busy = v->session;
+    if ((s->flags & BOSH_SESS_TLS) && !tls) { /* 19.1: neither answered nor counted (B-361, B-362, B-208) */
+        v->act = BOSH_DO_CLOSE;
+        return;
+    }
+    slot = bosh_window_slot(a, s, req->rid);
+    if (s->state == BOSH_ST_TOMB) { /* 13, R-07: only what has been said can be said again */
+        if (slot != NULL && slot->state == BOSH_SLOT_ANSWERED) {
+            send_slot(s, slot, v);
+        } else {
+            tell(v, BOSH_COND_ITEM_NOT_FOUND);
+        }
+        return;
+    }
+    switch (bosh_window_judge(a, s, req->rid, extra)) {
+    case BOSH_WIN_OUTSIDE: /* 14.2, 14.3 */
+        fail(a, now, s, BOSH_COND_ITEM_NOT_FOUND, v);
+        break;
+    case BOSH_WIN_RESEND: /* 14.3 */
+        resend(a, now, s, slot, v);
+        break;
+    case BOSH_WIN_REPEAT: /* 14.3, 17.3 */
+        repeat(a, now, s, lim, slot, holder, v);
+        break;
+    case BOSH_WIN_NEW: /* 8, 10, 13 */
+        request_new(a, now, s, req, lim, holder, v);
+        break;
+    }
+}
+
+void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, bosh_verdict_t *v)
+{
+    bosh_session_t *s = bosh_arena_find(a, sid);
+
+    begin_verdict(a, s, 0, v);
+    if (s == NULL || s->state == BOSH_ST_TOMB) {
+        tell(v, BOSH_COND_BAD_REQUEST);
+        return;
+    }
+    a->h->busy = v->session;
+    fail(a, now, s, BOSH_COND_BAD_REQUEST, v);
+}
+
+/* ---- waiting ---- */
+
+void bosh_session_poll(bosh_arena_t *a, apr_time_t now, const bosh_limits_t *lim, bool must,
+                       bosh_holder_t holder, bosh_verdict_t *v)
+{
+    uint64_t rid = v->rid;
+    bosh_session_t *s = bosh_arena_get(a, v->session, v->serial);
+    bosh_slot_t *slot = s != NULL ? bosh_window_slot(a, s, rid) : NULL;
+
+    begin_verdict(a, s, rid, v);
+    if (slot == NULL) {
+        tell(v, BOSH_COND_ITEM_NOT_FOUND);
+        return;
+    }
+    a->h->busy = v->session;
+    if (!same_holder(&slot->holder, &holder)) { /* a repeat took over (B-165) */
+        tell_error(v);
+        return;
+    }
+    slot->flags |= BOSH_SLOT_MAILED;
+    look(a, now, s, lim, slot, must, v);
+}
+
+void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_t serial, uint64_t rid,
+                       bosh_holder_t holder)
+{
+    bosh_session_t *s = bosh_arena_get(a, session, serial);
+    bosh_slot_t *slot = s != NULL ? bosh_window_slot(a, s, rid) : NULL;
+
+    if (slot == NULL || !same_holder(&slot->holder, &holder)) {
+        return;
+    }
+    a->h->busy = session;
+    slot->holder.peer = 0;
+    slot->flags &= (uint16_t)~BOSH_SLOT_MAILED;
+    if (slot->state != BOSH_SLOT_ANSWERED) {
+        bosh_answer_touch(a, now, s); /* B-207 */
+        bosh_answer_deliver(a, s);    /* another held request may take what waits */
+    }
+}
+
+size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid, size_t off,
+                         char *dst, size_t n)
+{
+    bosh_session_t *s = bosh_arena_get(a, session, serial);
+    bosh_slot_t *slot = s != NULL ? bosh_window_slot(a, s, rid) : NULL;
+
+    if (slot == NULL || slot->state != BOSH_SLOT_ANSWERED) {
+        return 0;
+    }
+    return bosh_bytes_peek(a, &slot->answer, off, dst, n);
+}
+
+/* ---- end ---- */
+
+void bosh_session_end(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t cond)
+{
+    a->h->busy = bosh_arena_index(a, s);
+    s->cond = (uint8_t)cond;
+    bosh_answer_bury(a, now, s, cond, BOSH_COND_COUNT);
+}
+
+/* Drops the stored answers but those just made for somebody who waits. */
+static void forget_answers(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
+{
+    for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
+        if (s->slots[i].state == BOSH_SLOT_ANSWERED && s->slots[i].answered != now) {
+            bosh_window_drop(a, &s->slots[i]);
+        }
+    }
+}
+
+apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                             const bosh_limits_t *lim)
+{
+    bool closed = s->link.phase == BOSH_LINK_CLOSED || s->link.phase == BOSH_LINK_NONE;
+    apr_time_t next;
+
+    a->h->busy = bosh_arena_index(a, s);
+    if (now >= s->inactive_at) {
+        if (s->state == BOSH_ST_TOMB) {
+            if (closed) {
+                bosh_arena_session_free(a, s);
+                return BOSH_NEVER;
+            }
+        } else { /* 10: nothing is said; whoever comes later finds no session (B-201), B-145 */
+            a->h->count.expired++;
+            bosh_session_end(a, now, s, BOSH_COND_ITEM_NOT_FOUND);
+            forget_answers(a, now, s);
+        }
+    }
+    bosh_answer_settle(a, now, s, lim);
+    if (s->inactive_at == BOSH_NEVER) {
+        /* A request is held now, so the session lives at least that much longer; then look again. */
+        next = now + apr_time_from_sec(s->inactivity > 0 ? s->inactivity : 3600);
+    } else if (now >= s->inactive_at) {
+        next = now + apr_time_from_sec(1); /* the loop is closing the link; it calls again at once then */
+    } else {
+        next = s->inactive_at;
+    }
+    s->armed = next;
+    return next;
+}
