@@ -25,10 +25,16 @@
 #define BOSH_SLOTS_MIN  8
 #define BOSH_SLOTS_MAX  64
 
+typedef enum bosh_chunk_state_t {
+    BOSH_CHUNK_FREE = 0,
+    BOSH_CHUNK_USED,
+    BOSH_CHUNK_RESERVED /* used, and an open reservation lies in it: somebody may be writing there unlocked */
+} bosh_chunk_state_t;
+
 typedef struct bosh_chunk_t {
     bosh_ix next;
-    uint16_t used; /* bytes filled */
-    uint16_t in_use;
+    uint16_t used;  /* bytes filled */
+    uint16_t state; /* bosh_chunk_state_t */
     char data[BOSH_CHUNK_DATA];
 } bosh_chunk_t;
 
@@ -189,6 +195,7 @@ typedef struct bosh_arena_sizes_t {
 typedef struct bosh_counters_t {
     uint64_t created, refused, ended, expired, lost, requests, resends, stanzas_down, stanzas_up;
     uint64_t repairs, repaired_sessions, lock_contended;
+    uint64_t wakes; /* eventfds written after an unlock */
 } bosh_counters_t;
 
 typedef struct bosh_header_t {
@@ -198,9 +205,13 @@ typedef struct bosh_header_t {
     bosh_arena_sizes_t sizes;
     uint32_t buckets;
     uint64_t off_peers, off_buckets, off_sessions, off_marks, off_chunks, total;
-    bosh_ix free_session, free_chunk;
-    uint32_t nsessions;   /* not FREE */
-    uint32_t nfree_chunks;
+    /* Records from `fresh` on have never been handed out and their memory was never touched; the free lists
+     * (last in, first out) hold only what has come back. */
+    bosh_ix free_session, fresh_session;
+    bosh_ix free_chunk, fresh_chunk;
+    bosh_ix late_chunk;    /* list of those to hand out last: see bosh_arena_repair() */
+    uint32_t nsessions;    /* not FREE */
+    uint32_t nfree_chunks; /* on both lists, and the fresh ones */
     bosh_ix busy;         /* session being changed right now: not trusted after its changer died */
     uint32_t closing;     /* the server is shutting down: no new sessions */
     bosh_counters_t count;
@@ -243,6 +254,17 @@ static inline bosh_ix bosh_arena_index(bosh_arena_t *a, const bosh_session_t *s)
 /* The session (index, serial) names, or NULL when it has been freed since. */
 bosh_session_t *bosh_arena_get(bosh_arena_t *a, bosh_ix i, uint32_t serial);
 
+/*
+ * To be said before the first change to a session in a section of the lock: should this process be killed
+ * before it unlocks, repair gives that session up and trusts the others. The fence keeps the compiler from
+ * moving the changes before the mark.
+ */
+static inline void bosh_arena_touch(bosh_arena_t *a, const bosh_session_t *s)
+{
+    a->h->busy = bosh_arena_index(a, s);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
 /* Finds by the sid text of a request (any text is safe); compares in constant time (B-368). NULL: none. */
 bosh_session_t *bosh_arena_find(bosh_arena_t *a, const char *sid);
 
@@ -250,7 +272,8 @@ bosh_session_t *bosh_arena_find(bosh_arena_t *a, const char *sid);
 void bosh_arena_sid_text(const bosh_session_t *s, char out[BOSH_SID_LEN + 1]);
 
 /* A cleared session under this random sid, in the hash, state LIVE; NULL: table full, or chunks below the
- * BOSH_PRIO_NEW reserve, or the sid exists. Low indexes first, so that an idle arena stays small. */
+ * BOSH_PRIO_NEW reserve, or the sid exists. Low indexes first, so that an idle arena stays small. It is
+ * marked busy (bosh_arena_touch). */
 bosh_session_t *bosh_arena_session_new(bosh_arena_t *a, const uint8_t sid[BOSH_SID_BYTES]);
 
 /* Frees all its chunks and the record; raises its serial. */
@@ -292,8 +315,11 @@ apr_status_t bosh_arena_validate(bosh_arena_t *a, const char **why);
 /*
  * After a holder of the lock has died: frees every session whose lists do not hold together, and the one
  * marked busy; rebuilds the free lists, buckets and counts from what is left, empties mailboxes and sets
- * `overflow` on every peer in use, so that each looks at everything it has. Returns the sessions freed.
- * Never follows an index it has not checked. Afterwards bosh_arena_validate() succeeds.
+ * `overflow` on every peer in use, so that each looks at everything it has, and notes them all in a->wake.
+ * Returns the sessions freed, and counts them. Never follows an index it has not checked; two sessions that
+ * claim one chunk are both freed, for nobody's words may reach another. A chunk that lay in an open
+ * reservation of a session freed here may still be written to by a process in the middle of read(): it is
+ * handed out last of all. Afterwards bosh_arena_validate() succeeds.
  */
 uint32_t bosh_arena_repair(bosh_arena_t *a);
 

@@ -81,14 +81,16 @@ void bosh_body_destroy(bosh_body_t *b);
  * jabber:client (a prefixed wrapper's own default, X-009), (b) each prefix declared on the wrapper whose
  * "prefix:" occurs in the slice and which the child does not declare itself (X-008), (c) xml:lang of the
  * wrapper when the child has none and the request is not a session creation (no sid) (X-011).
+ * payload_bytes counts the insertions: many small children that each use a long namespace of the wrapper
+ * can make it exceed `len` a thousandfold, so compare it with a limit before copying.
  * A child in the streams namespace, or {xmpp-tls}starttls, or {compress}compress: APR_EGENERAL (X-013..015).
  */
 apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_req_t *req,
                              const char **why);
 
 /* What an answer's start tag says. Zero-initialize, then set what is needed. */
-#define BOSH_ANS_CREATION   0x01u /* sid, wait, requests, hold, inactivity, polling, maxpause, ver */
-#define BOSH_ANS_ANNOUNCE   0x02u /* from, authid, xmpp:version, with CREATION also restartlogic */
+#define BOSH_ANS_CREATION   0x01u /* sid, wait, requests, hold, inactivity, polling, maxpause, ver, restartlogic */
+#define BOSH_ANS_ANNOUNCE   0x02u /* from, authid, xmpp:version */
 #define BOSH_ANS_STREAM_NS  0x04u /* xmlns:stream, for features and errors (X-001) */
 #define BOSH_ANS_TERMINATE  0x08u /* type='terminate', condition unless BOSH_COND_NONE */
 #define BOSH_ANS_ERROR      0x10u /* type='error' (17.3), called RB in the checklist */
@@ -125,8 +127,8 @@ size_t bosh_body_print_open(char *dst, const bosh_ans_t *ans, bool empty);
 /* The condition's name on the wire ("item-not-found"); NULL for BOSH_COND_NONE. */
 const char *bosh_body_condition(bosh_cond_t cond);
 
-/* Copies `s` into dst with & < > " ' escaped, at most `size` bytes, without NUL; returns the bytes
- * written. Also used for upstream stream headers. */
+/* Copies `s` into dst with & < > " ' escaped and TAB, LF, CR as references, at most `size` bytes and whole
+ * characters, without NUL; returns the bytes written. Also used for upstream stream headers. */
 size_t bosh_body_escape(char *dst, size_t size, const char *s);
 
 #endif

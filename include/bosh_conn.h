@@ -30,8 +30,8 @@ struct bosh_conn_ops_t;
 
 typedef struct bosh_conn_t {
     const struct bosh_conn_ops_t *ops;
-    void *baton; /* the backend's own */
-    int fd;      /* -1 in state NONE */
+    void *baton;   /* the backend's own */
+    int fd;        /* -1 in state NONE */
     uint8_t state; /* bosh_conn_state_t */
 } bosh_conn_t;
 

@@ -42,13 +42,14 @@ typedef enum bosh_item_t {
     BOSH_ITEM_CLOSE       /* down only: end the stream; no bytes follow */
 } bosh_item_t;
 
+#define BOSH_ITEM_HEADER_SIZE 8 /* length, type, zero: in front of each item's bytes */
+
 typedef struct bosh_queue_t {
     bosh_bytes_t b;
     uint32_t items;     /* items not wholly consumed */
-    uint32_t head_left; /* bytes of the head item not yet consumed; its header has been taken off b
-                           when head_open is set */
-    uint16_t head_type;
-    uint16_t head_open;
+    uint32_t head_left; /* bytes of the head item not yet consumed, when head_open is set */
+    uint16_t head_type; /* ... and its type */
+    uint16_t head_open; /* the head item is consumed in part, so its header is no longer in b */
 } bosh_queue_t;
 
 /* ---- plain bytes ---- */
@@ -73,7 +74,8 @@ void bosh_bytes_clear(struct bosh_arena_t *a, bosh_bytes_t *b);
  * free byte, and up to `want` where cheap, available behind the end; fills iov[0..max) with the free
  * tail in order and returns their number (0: no memory). The reserved area belongs to the caller, who may
  * write to it WITHOUT the lock, until commit, which publishes n bytes and gives unused chunks back.
- * Nobody else may append to this string in between; consuming is allowed.
+ * Nobody else may append to this string in between; consuming is allowed. A reservation whose owner died
+ * before commit does no harm: the next reserve, append, move or clear of the string takes it back.
  */
 int bosh_bytes_reserve(struct bosh_arena_t *a, bosh_bytes_t *b, size_t want, bosh_slice_t *iov, int max,
                        bosh_prio_t prio);
@@ -109,18 +111,21 @@ bool bosh_queue_head(struct bosh_arena_t *a, bosh_queue_t *q, bosh_item_t *type,
  */
 size_t bosh_queue_peek(struct bosh_arena_t *a, bosh_queue_t *q, char *dst, size_t n);
 
-/* Consumes n bytes of item content as peeked; finished items disappear. */
+/* Consumes n bytes of item content as peeked; finished items disappear. One of length 0 does when more is
+ * consumed behind it; at the head with nothing to consume it waits for bosh_queue_pop(). */
 void bosh_queue_consume(struct bosh_arena_t *a, bosh_queue_t *q, size_t n);
 
 /* Drops the head item, whatever is left of it. */
 void bosh_queue_pop(struct bosh_arena_t *a, bosh_queue_t *q);
 
-/* Appends the rest of the head item's bytes to dst and drops the item. On APR_ENOMEM nothing changes. */
+/* Appends the rest of the head item's bytes to dst and drops the item. On APR_ENOMEM nothing changes; APR_EOF:
+ * the queue is empty. */
 apr_status_t bosh_queue_pop_to(struct bosh_arena_t *a, bosh_queue_t *q, bosh_bytes_t *dst,
                                bosh_prio_t prio);
 
-/* Moves all items of src behind those of dst; src becomes empty. Cannot fail (relinks whole chunks or
- * copies within what src frees). src must have no half-consumed head. */
+/* Moves all items of src behind those of dst; src becomes empty. Takes no chunks: relinks src's, or copies
+ * what fits into dst's last. src must have no half-consumed head, and both together no more than 4 GiB, else
+ * APR_EINVAL and nothing changes; there is no other failure. */
 apr_status_t bosh_queue_move(struct bosh_arena_t *a, bosh_queue_t *dst, bosh_queue_t *src);
 
 void bosh_queue_clear(struct bosh_arena_t *a, bosh_queue_t *q);

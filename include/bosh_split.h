@@ -4,8 +4,8 @@
  *
  * The splitter never owns the bytes: they lie in the arena (bosh_link_t.raw) and it answers with offsets
  * and edits, so that stanzas are copied verbatim from the raw bytes and a half-read stanza can be handed
- * to another process and fed there again. It holds an expat parser only between bosh_split_begin() and
- * bosh_split_release(); an idle stream at a stanza boundary needs none.
+ * to another process and fed there again. An idle stream at a stanza boundary needs no splitter: it can be
+ * given to another stream (bosh_split_begin()).
  *
  * Offsets are absolute: byte 0 is the first byte fed after bosh_split_begin(). Used by one thread at a
  * time (the loop thread that owns the stream). Pure.
@@ -25,11 +25,12 @@ typedef enum bosh_split_type_t {
     BOSH_SPLIT_END         /* </stream:stream> */
 } bosh_split_type_t;
 
-/* One change to the verbatim bytes: at absolute offset `at` drop `drop` bytes, then insert `text`. */
+/* One change to the verbatim bytes: at absolute offset `at` drop `drop` bytes, then insert `text`. Several
+ * insertions may stand at the same offset; they follow each other in the order of the list. */
 typedef struct bosh_edit_t {
     uint64_t at;
     size_t drop;
-    const char *text; /* lives in the splitter until bosh_split_clear() */
+    const char *text; /* lives in the splitter until the next bosh_split_begin() */
     size_t n;
 } bosh_edit_t;
 
@@ -69,16 +70,17 @@ apr_status_t bosh_split_begin(bosh_splitter_t *sp, const char *prime, size_t pri
 const char *bosh_split_default_prime(size_t *len);
 
 /*
- * Feeds bytes. Events are added to the list behind bosh_split_events(). Feeding stops being possible
- * after ERROR, END or a failure. Returns APR_SUCCESS; APR_EGENERAL: malformed or restricted XML, wrong
+ * Feeds bytes. Events are added to the list behind bosh_split_events(). What comes after ERROR or END is
+ * ignored (APR_SUCCESS); a failure stays. Returns APR_SUCCESS; APR_EGENERAL: malformed or restricted XML, wrong
  * namespace of the stream header, text outside elements; APR_ENOSPC: an element beyond max_stanza or too
  * deep; APR_ENOMEM. `*why` (may be NULL) gets static text for the log. Events found before the fault are
  * in the list all the same. White space between elements makes no event (X-087).
  *
  * Every STANZA, SASL, FEATURES and ERROR event's edits make the element namespace-complete inside a
  * <body xmlns=httpbind xmlns:stream=streams>: xmlns='jabber:client' (or the stream's default namespace)
- * when the element is unprefixed and declares no default itself, the stream header's other prefixes when
- * used and not declared there (X-003, X-004, X-010). FEATURES and ERROR always come out with the prefix
+ * when the element or a descendant is unprefixed and inherits it, the stream header's other prefixes when
+ * used and not declared there (X-003, X-004, X-010); STANZA and SASL also declare `stream` in the unusual
+ * case that they use it, so that they need no help from the body. FEATURES and ERROR always come out with the prefix
  * `stream` and no own declaration of it is needed (X-001). starttls and compression are cut out of
  * FEATURES (X-033, X-034), nothing else is touched (X-035, X-036).
  */

@@ -109,7 +109,6 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
          * allows. The payload stays, the rid stays received. */
         slot->flags |= BOSH_SLOT_EXCUSED;
         slot->holder.peer = 0;
-        bosh_answer_touch(a, now, s);
         tell_error(v);
     } else {
         v->act = BOSH_DO_HOLD;
@@ -215,12 +214,13 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
 /* ---- requests (8 to 14) ---- */
 
 /* 9.2: what the client says it has. Missing means all before this request (B-173); nonsense is ignored. */
-static void take_ack(bosh_session_t *s, const bosh_req_t *req)
+static void take_ack(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req)
 {
     uint64_t ack = req->has & BOSH_HAS_ACK ? req->ack : req->rid - 1;
 
     if ((s->flags & BOSH_SESS_ACKS) && ack < req->rid && ack <= s->answered && ack > s->client_ack) {
         s->client_ack = ack;
+        bosh_window_evict(a, s);
     }
 }
 
@@ -310,7 +310,7 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
     if (req->restart) {
         header = restart_header(s, req, buf);
     }
-    take_ack(s, req);
+    take_ack(a, s, req);
     rv = bosh_window_store(a, s, now, req, header, holder);
     if (rv == APR_EOF) { /* B-174: the client never acknowledges */
         fail(a, now, s, BOSH_COND_POLICY_VIOLATION, v);

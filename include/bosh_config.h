@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bosh_config: the directives, their checks and their merge. Read-only after post_config, any thread.
+ */
+#ifndef BOSH_CONFIG_H
+#define BOSH_CONFIG_H
+
+#include "httpd.h"
+#include "http_config.h"
+
+#include "bosh.h"
+#include "bosh_loop.h"
+#include "bosh_session.h"
+
+extern module AP_MODULE_DECLARE_DATA bosh_module;
+
+/* One BoshUpstream line. */
+typedef struct bosh_upstream_t {
+    const char *domain; /* lower case */
+    const char *target; /* as written, for messages */
+    const char *host;   /* NULL: a unix socket */
+    const char *path;
+    apr_port_t port;
+    apr_interval_time_t timeout;
+    int row; /* in bosh_config_targets(), set by bosh_config_resolve() */
+} bosh_upstream_t;
+
+/* What a virtual host says; -1 is "not said". */
+typedef struct bosh_config_t {
+    apr_array_header_t *upstreams; /* bosh_upstream_t * */
+    apr_array_header_t *origins;   /* const char *; "*" alone: any. NULL: not said */
+    int max_wait, max_hold, max_requests;
+    int inactivity, polling, maxpause;
+    int max_body;
+    bosh_limits_t limits; /* made of the above when the configuration is complete */
+} bosh_config_t;
+
+/* What only the main server says. */
+typedef struct bosh_global_t {
+    int max_sessions;
+    int max_stanza, queue_size;
+    apr_int64_t memory; /* 0: derived from max_sessions */
+    int async;
+} bosh_global_t;
+
+extern const command_rec bosh_config_directives[];
+
+void *bosh_config_create(apr_pool_t *p, server_rec *s);
+void *bosh_config_merge(apr_pool_t *p, void *base, void *add);
+
+/* pre_config: the globals back to their defaults. */
+void bosh_config_reset(void);
+const bosh_global_t *bosh_config_global(void);
+
+static inline bosh_config_t *bosh_config_of(const server_rec *s)
+{
+    return ap_get_module_config(s->module_config, &bosh_module);
+}
+
+/* check_config, also under `httpd -t`: directives that contradict one another. OK or an HTTP error. */
+int bosh_config_check(server_rec *main_server);
+
+/*
+ * post_config: fills each server's limits, resolves the upstreams' addresses and numbers them. An address that
+ * cannot be resolved is reported (BH001) and its sessions fail until the next restart.
+ */
+apr_status_t bosh_config_resolve(apr_pool_t *p, apr_pool_t *ptemp, server_rec *main_server);
+
+/* All upstreams of all servers, by row. */
+const bosh_target_t *bosh_config_targets(size_t *n);
+
+/* The upstream that serves `domain` (lower case) in this server; NULL: host-unknown. */
+const bosh_upstream_t *bosh_config_find(const bosh_config_t *conf, const char *domain);
+
+/* Whether a request with this Origin may be answered with CORS headers; *any: by "*". */
+bool bosh_config_origin_allowed(const bosh_config_t *conf, const char *origin, bool *any);
+
+/* The sizes of the arena that the configuration asks for. */
+void bosh_config_sizes(server_rec *main_server, bosh_arena_sizes_t *sizes);
+
+#endif

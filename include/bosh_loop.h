@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bosh_loop: THE thread of a child. It owns the upstream sockets of the sessions whose link.owner is this
+ * child's peer, their timers, this peer's mailbox, and the wake-ups of the child's held requests.
+ *
+ * Everything of httpd comes in through bosh_loop_cfg_t, so that the layer can be run without httpd. The
+ * callbacks run on the loop thread, without the arena lock, and must not block.
+ */
+#ifndef BOSH_LOOP_H
+#define BOSH_LOOP_H
+
+#include <apr_network_io.h>
+#include <apr_pools.h>
+
+#include "bosh_lock.h"
+#include "bosh_session.h"
+
+typedef enum bosh_log_t {
+    BOSH_LOG_ERROR,
+    BOSH_LOG_WARNING,
+    BOSH_LOG_NOTICE,
+    BOSH_LOG_INFO,
+    BOSH_LOG_DEBUG
+} bosh_log_t;
+
+#define BOSH_UPSTREAM_TIMEOUT                                                                      \
+    15 /* seconds, when the line does not say: connect, header and features together */
+
+/* One BoshUpstream line, resolved. A session's link.upstream is the row in cfg.targets. */
+typedef struct bosh_target_t {
+    const char *domain;          /* as configured, for the log */
+    const apr_sockaddr_t *addrs; /* tried in this order (by `next`); NULL with path */
+    const char *path;            /* a unix socket, or NULL */
+    apr_interval_time_t timeout; /* from the creation of the session to the stream features */
+    const bosh_limits_t *limits; /* of the virtual host; NULL: cfg.limits */
+} bosh_target_t;
+
+typedef struct bosh_loop_cfg_t {
+    bosh_arena_t *arena;   /* this child's handle; workers use it too, through bosh_loop_lock() */
+    bosh_wakers_t *wakers; /* eventfds of all peers, made by the parent, non-blocking */
+    const bosh_limits_t *limits;
+    const bosh_target_t *targets;
+    size_t ntargets;
+    size_t max_stanza;   /* bytes of one element from the server; below limits->queue_size */
+    uint32_t generation; /* httpd's */
+    void (*wake)(uint32_t id, uint32_t gen); /* a held request of this child may have something */
+    void (*wake_all)(void);
+    apr_time_t (*next_deadline)(void); /* when expire() has something to do; BOSH_NEVER: no */
+    void (*expire)(apr_time_t now);
+    /* One complete line without a line end; any thread that releases the arena lock may call it. */
+    void (*log)(void *ctx, bosh_log_t level, const char *line);
+    void *log_ctx;
+} bosh_loop_cfg_t;
+
+/* What the loop has done since it started; numbers only ever grow, but for the last two. */
+typedef struct bosh_loop_stats_t {
+    uint64_t turns; /* returns from poll */
+    uint64_t reads, writes, bytes_in, bytes_out;
+    uint64_t connects, connect_failures;
+    uint32_t streams; /* stream objects: sessions whose timers run here */
+    uint32_t sockets; /* of them with a socket */
+} bosh_loop_stats_t;
+
+typedef struct bosh_loop_t bosh_loop_t;
+
+/*
+ * child_init, main thread: claims a peer, takes over sessions that nobody owns, starts the thread with all
+ * signals blocked, and registers bosh_loop_stop() to run before pchild is destroyed. Copies *cfg; what it
+ * points to must outlive the loop. APR_ENOSPC: no peer is free (more children than the arena was made for).
+ */
+apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr_pool_t *pchild);
+
+/* This child's peer: `owner` of new sessions, `peer` of its holders. Any thread. */
+uint32_t bosh_loop_peer(const bosh_loop_t *loop);
+
+/* The lock with which every thread of this child uses cfg.arena. Any thread. */
+bosh_lock_t *bosh_loop_lock(bosh_loop_t *loop);
+
+/* Makes the loop look at next_deadline() again. Any thread; `loop` is a bosh_loop_t (bosh_hold's kick). */
+void bosh_loop_kick(void *loop);
+
+/* child_stopping: the peer becomes DRAINING, the streams go on being served. Any thread, also a signal's. */
+void bosh_loop_drain(bosh_loop_t *loop);
+
+/*
+ * Ends the sessions this peer owns with system-shutdown, closes their streams (waiting at most a second for
+ * slow servers), leaves what clients may still fetch to another peer, frees the peer and joins the thread.
+ * Idempotent; main thread.
+ */
+apr_status_t bosh_loop_stop(bosh_loop_t *loop);
+
+/* Any thread; a snapshot. */
+void bosh_loop_stats(const bosh_loop_t *loop, bosh_loop_stats_t *out);
+
+#endif

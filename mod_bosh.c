@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mod_bosh: XMPP over BOSH (XEP-0124, XEP-0206) from httpd itself.
+ *
+ * The module record, its hooks and the life cycle, nothing else:
+ *
+ *   parent   pre_config    globals to their defaults, the endpoint's mutex-free tables
+ *            post_config   limits and upstreams; once: the arena and the eventfds, which stay for the life of
+ *                          the parent and hold nothing that points into this (reloadable) object
+ *   child    child_init    the loop thread starts, requests may come
+ *            child_stopping  held requests are answered, the loop drains: flags only, any thread
+ *            pchild's end  the loop thread is joined before this object can be unloaded
+ */
+#include <httpd.h>
+#include <http_config.h>
+#include <http_core.h>
+#include <http_log.h>
+#include <ap_mpm.h>
+#include <mpm_common.h>
+#include <apr_shm.h>
+#include <apr_strings.h>
+
+#include <sys/eventfd.h>
+
+#include "bosh_config.h"
+#include "bosh_hold.h"
+#include "bosh_lock.h"
+#include "bosh_loop.h"
+#include "bosh_request.h"
+
+
+#define RETAINED_KEY "mod_bosh:retained"
+#define PAGE         4096
+
+/* What outlives every reading of the configuration: process pool, no pointer into this object. */
+typedef struct retained_t {
+    void *mem; /* page-aligned */
+    bosh_arena_sizes_t sizes;
+    bosh_wakers_t *wakers;
+    bool usable;
+} retained_t;
+
+static retained_t *retained;
+static bosh_arena_t arena;
+static bosh_loop_t *loop;
+
+static int pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
+{
+    (void)pconf;
+    (void)plog;
+    (void)ptemp;
+    bosh_config_reset();
+    return OK;
+}
+
+static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    (void)pconf;
+    (void)plog;
+    (void)ptemp;
+    return bosh_config_check(s);
+}
+
+/* ---- the segment ---- */
+
+static apr_status_t make_wakers(apr_pool_t *p, uint32_t n, bosh_wakers_t **out)
+{
+    bosh_wakers_t *w = apr_palloc(p, sizeof(*w) + n * sizeof(int));
+
+    w->n = n;
+    for (uint32_t i = 0; i < n; i++) {
+        w->fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (w->fd[i] < 0) {
+            apr_status_t rv = apr_get_os_error();
+            while (i-- > 0) {
+                close(w->fd[i]);
+            }
+            return rv;
+        }
+    }
+    *out = w;
+    return APR_SUCCESS;
+}
+
+/* The first start: shared memory and eventfds, in the process pool. */
+static apr_status_t make_retained(server_rec *s, const bosh_arena_sizes_t *sizes, uint64_t bytes)
+{
+    apr_pool_t *p = s->process->pool;
+    apr_shm_t *shm;
+    apr_status_t rv;
+
+    retained = apr_pcalloc(p, sizeof(*retained));
+    /* APR keeps a word of its own at the start of the segment: one page more, and our own alignment. */
+    rv = apr_shm_create(&shm, (apr_size_t)bytes + PAGE, NULL, p);
+    if (rv == APR_SUCCESS) {
+        retained->mem = (void *)(((uintptr_t)apr_shm_baseaddr_get(shm) + PAGE - 1) & ~(uintptr_t)(PAGE - 1));
+        rv = bosh_arena_format(retained->mem, sizes, &arena);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = bosh_lock_init(&arena);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = make_wakers(p, sizes->peers, &retained->wakers);
+    }
+    if (rv == APR_SUCCESS) {
+        retained->sizes = *sizes;
+        retained->usable = true;
+        apr_pool_userdata_setn(retained, RETAINED_KEY, apr_pool_cleanup_null, p);
+    }
+    return rv;
+}
+
+/* A later reading: the segment stays as it is, whatever the configuration now says about its size. */
+static void keep_retained(server_rec *s, const bosh_arena_sizes_t *sizes)
+{
+    if (bosh_arena_attach(retained->mem, &arena) != APR_SUCCESS) {
+        retained->usable = false;
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s,
+                     "BH005: the shared memory was laid out by another version of mod_bosh; requests are "
+                     "answered 503 until httpd is stopped and started");
+        return;
+    }
+    if (sizes->sessions != retained->sizes.sessions || sizes->chunks != retained->sizes.chunks
+        || sizes->slots != retained->sizes.slots) {
+        ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s,
+                     "BoshMaxSessions, BoshMemory and BoshMaxRequests size the shared memory and change when "
+                     "httpd is stopped and started; it goes on with %u sessions",
+                     retained->sizes.sessions);
+    }
+}
+
+static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    bosh_arena_sizes_t sizes;
+    uint64_t bytes;
+    apr_status_t rv;
+    void *data = NULL;
+
+    (void)plog;
+    if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG) {
+        return OK; /* the trial pass; another follows */
+    }
+    rv = bosh_config_resolve(pconf, ptemp, s);
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "BH006: too many BoshUpstream lines");
+        return HTTP_INTERNAL_SERVER_ERROR;
+    }
+    bosh_config_sizes(s, &sizes);
+    bytes = bosh_arena_size(&sizes);
+    apr_pool_userdata_get(&data, RETAINED_KEY, s->process->pool);
+    retained = data;
+    if (retained != NULL) {
+        keep_retained(s, &sizes);
+        return OK;
+    }
+    if (bytes == 0 || sizes.chunks < 1024) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, 0, s,
+                     "BH007: BoshMemory is too small for %u sessions; raise it or lower BoshMaxSessions",
+                     sizes.sessions);
+        return HTTP_INTERNAL_SERVER_ERROR;
+    }
+    rv = make_retained(s, &sizes, bytes);
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s,
+                     "BH008: cannot make %" APR_UINT64_T_FMT " bytes of shared memory and %u eventfds for "
+                     "mod_bosh; lower BoshMaxSessions or BoshMemory, or raise the limit of open files",
+                     bytes, sizes.peers);
+        return HTTP_INTERNAL_SERVER_ERROR;
+    }
+    ap_log_error(APLOG_MARK, APLOG_INFO, 0, s,
+                 "mod_bosh " BOSH_VERSION ": room for %u sessions in %" APR_UINT64_T_FMT
+                 " MB of shared memory, used as needed",
+                 sizes.sessions, bytes >> 20);
+    return OK;
+}
+
+/* ---- the child ---- */
+
+static void log_line(void *ctx, bosh_log_t level, const char *line)
+{
+    static const int levels[] = { APLOG_ERR, APLOG_WARNING, APLOG_NOTICE, APLOG_INFO, APLOG_DEBUG };
+
+    ap_log_error(APLOG_MARK, levels[level], 0, (server_rec *)ctx, "%s", line);
+}
+
+/* How many workers may sit in a blocking wait, and how many held requests may be under way to a worker. */
+static void worker_bounds(int *wakes, int *blocked)
+{
+    int threads = 1;
+
+    ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
+    *wakes = threads > 2 ? threads / 2 : 1;
+    *blocked = threads > 1 ? threads - (threads + 3) / 4 : 0; /* a quarter stays free; prefork: no bound */
+}
+
+static void child_init(apr_pool_t *pchild, server_rec *s)
+{
+    const bosh_global_t *global = bosh_config_global();
+    bosh_loop_cfg_t cfg = { 0 };
+    int wakes, blocked, generation = 0;
+    apr_status_t rv;
+
+    if (retained == NULL || !retained->usable) {
+        bosh_request_child_init(pchild, NULL);
+        return;
+    }
+    ap_mpm_query(AP_MPMQ_GENERATION, &generation);
+    cfg.arena = &arena;
+    cfg.wakers = retained->wakers;
+    cfg.limits = &bosh_config_of(s)->limits;
+    cfg.targets = bosh_config_targets(&cfg.ntargets);
+    cfg.max_stanza = (size_t)global->max_stanza;
+    cfg.generation = (uint32_t)generation;
+    cfg.wake = bosh_hold_wake;
+    cfg.wake_all = bosh_hold_wake_all;
+    cfg.next_deadline = bosh_hold_next_deadline;
+    cfg.expire = bosh_hold_expire;
+    cfg.log = log_line;
+    cfg.log_ctx = s;
+    worker_bounds(&wakes, &blocked);
+    rv = bosh_loop_start(&loop, &cfg, pchild);
+    if (rv == APR_SUCCESS) {
+        rv = bosh_hold_child_init(pchild, s, global->async != 0, wakes, blocked, bosh_loop_kick, loop);
+    }
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, rv, s, "BH009: this child cannot serve BOSH: %s",
+                     rv == APR_ENOSPC ? "more children than the shared memory was made for"
+                                      : "its loop thread did not start");
+        loop = NULL;
+    }
+    bosh_request_child_init(pchild, loop);
+}
+
+/* On event this may run on the listener: flags and one write, nothing that waits. */
+static void child_stopping(apr_pool_t *pool, int graceful)
+{
+    (void)pool;
+    (void)graceful; /* not to be relied on: prefork always says 0 */
+    if (loop != NULL) {
+        bosh_hold_stop();
+        bosh_loop_drain(loop);
+    }
+}
+
+static void register_hooks(apr_pool_t *p)
+{
+    bosh_hold_register(p);
+    ap_hook_pre_config(pre_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_check_config(check_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_child_stopping(child_stopping, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_handler(bosh_request_handler, NULL, NULL, APR_HOOK_MIDDLE);
+}
+
+AP_DECLARE_MODULE(bosh) = {
+    STANDARD20_MODULE_STUFF,
+    NULL,
+    NULL,
+    bosh_config_create,
+    bosh_config_merge,
+    bosh_config_directives,
+    register_hooks,
+    0,
+};

@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Directives: the table, the setters with their checks, the merge, and what follows once all is read.
+ * Runs in the parent, in one thread, at configuration time; afterwards everything here is read-only.
+ *
+ * A setter returns the text that httpd prints behind "Syntax error on line N of FILE: ", so it says what is
+ * wrong and what to write instead. A row of the table, conf/bosh.conf and docs/DIRECTIVES.md name the same
+ * directives (`make lint`).
+ */
+#include "bosh_config.h"
+
+#include <ap_mpm.h>
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include <http_log.h>
+
+APLOG_USE_MODULE(bosh);
+
+#define UNSET (-1)
+
+#define DEFAULT_MAX_WAIT     55 /* under the 60 s of common proxies */
+#define DEFAULT_MAX_HOLD     2
+#define DEFAULT_MAX_REQUESTS 3
+#define DEFAULT_INACTIVITY   60
+#define DEFAULT_MAX_PAUSE    120
+#define DEFAULT_POLLING      5
+#define DEFAULT_MAX_BODY     (1024 * 1024)
+#define DEFAULT_MAX_STANZA   (1024 * 1024)
+#define DEFAULT_QUEUE_SIZE   (4 * 1024 * 1024)
+#define DEFAULT_MAX_SESSIONS 10000
+#define DEFAULT_UP_TIMEOUT      apr_time_from_sec(BOSH_UPSTREAM_TIMEOUT)
+
+/* Chunks provided for each session when BoshMemory does not say: payload on its way, kept answers. */
+#define CHUNKS_PER_SESSION 8
+#define CHUNKS_LEAST       16384
+
+static bosh_global_t global;
+static apr_array_header_t *targets; /* bosh_target_t */
+
+void bosh_config_reset(void)
+{
+    global.max_sessions = DEFAULT_MAX_SESSIONS;
+    global.max_stanza = DEFAULT_MAX_STANZA;
+    global.queue_size = DEFAULT_QUEUE_SIZE;
+    global.memory = 0;
+    global.async = 1;
+    targets = NULL;
+}
+
+const bosh_global_t *bosh_config_global(void)
+{
+    return &global;
+}
+
+void *bosh_config_create(apr_pool_t *p, server_rec *s)
+{
+    bosh_config_t *c = apr_pcalloc(p, sizeof(*c));
+
+    (void)s;
+    c->upstreams = apr_array_make(p, 2, sizeof(bosh_upstream_t *));
+    c->max_wait = c->max_hold = c->max_requests = UNSET;
+    c->inactivity = c->polling = c->maxpause = c->max_body = UNSET;
+    return c;
+}
+
+void *bosh_config_merge(apr_pool_t *p, void *base, void *add)
+{
+    const bosh_config_t *b = base, *a = add;
+    bosh_config_t *c = apr_pcalloc(p, sizeof(*c));
+
+#define MERGE(field) c->field = a->field != UNSET ? a->field : b->field
+    MERGE(max_wait);
+    MERGE(max_hold);
+    MERGE(max_requests);
+    MERGE(inactivity);
+    MERGE(polling);
+    MERGE(maxpause);
+    MERGE(max_body);
+#undef MERGE
+    c->origins = a->origins != NULL ? a->origins : b->origins;
+    /* A host's own lines first: they win over the main server's for the same domain. */
+    c->upstreams = apr_array_append(p, a->upstreams, b->upstreams);
+    return c;
+}
+
+/* ---- values ---- */
+
+/* Where an integer directive lives and what it may be: cmd->info. */
+typedef struct int_rule_t {
+    size_t offset; /* in bosh_config_t, or in bosh_global_t when global */
+    bool global;
+    int min, max;
+} int_rule_t;
+
+static const char *store_int(cmd_parms *cmd, void *dconf, apr_int64_t value, const char *unit)
+{
+    const int_rule_t *rule = cmd->info;
+    char *base = rule->global ? (char *)&global
+                              : (char *)bosh_config_of(cmd->server);
+
+    (void)dconf;
+    if (value < rule->min || value > rule->max) {
+        return apr_psprintf(cmd->pool, "%s must be between %d and %d%s", cmd->cmd->name, rule->min,
+                            rule->max, unit);
+    }
+    *(int *)(base + rule->offset) = (int)value;
+    return NULL;
+}
+
+static const char *check_scope(cmd_parms *cmd)
+{
+    const int_rule_t *rule = cmd->info;
+    const char *err = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT | NOT_IN_FILES);
+
+    if (err == NULL && rule != NULL && rule->global) {
+        err = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    }
+    return err;
+}
+
+static const char *set_number(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    const char *err = check_scope(cmd);
+    char *end;
+    apr_int64_t value;
+
+    if (err != NULL) {
+        return err;
+    }
+    value = apr_strtoi64(arg, &end, 10);
+    if (!apr_isdigit(arg[0]) || *end != '\0') {
+        return apr_psprintf(cmd->pool, "%s takes a whole number, not '%s'", cmd->cmd->name, arg);
+    }
+    return store_int(cmd, dconf, value, "");
+}
+
+static const char *set_seconds(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    const char *err = check_scope(cmd);
+    apr_interval_time_t t;
+
+    if (err != NULL) {
+        return err;
+    }
+    if (!apr_isdigit(arg[0]) || ap_timeout_parameter_parse(arg, &t, "s") != APR_SUCCESS) {
+        return apr_psprintf(cmd->pool, "%s takes a time such as 30, 30s or 2min, not '%s'",
+                            cmd->cmd->name, arg);
+    }
+    if (t % APR_USEC_PER_SEC != 0) {
+        return apr_psprintf(cmd->pool, "%s takes whole seconds, not '%s'", cmd->cmd->name, arg);
+    }
+    return store_int(cmd, dconf, apr_time_sec(t), " seconds");
+}
+
+/* Bytes, or with K, M, G behind the digits. False: not a size. */
+static bool parse_size(const char *arg, apr_int64_t *value)
+{
+    char *end;
+    int shift = 0;
+
+    if (!apr_isdigit(arg[0])) {
+        return false;
+    }
+    *value = apr_strtoi64(arg, &end, 10);
+    switch (apr_toupper(*end)) {
+    case 'K':
+        shift = 10;
+        break;
+    case 'M':
+        shift = 20;
+        break;
+    case 'G':
+        shift = 30;
+        break;
+    default:
+        return *end == '\0';
+    }
+    if (end[1] != '\0' || *value > (INT64_MAX >> shift)) {
+        return false;
+    }
+    *value <<= shift;
+    return true;
+}
+
+static const char *set_size(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    const char *err = check_scope(cmd);
+    apr_int64_t value;
+
+    if (err != NULL) {
+        return err;
+    }
+    if (!parse_size(arg, &value)) {
+        return apr_psprintf(cmd->pool, "%s takes a size in bytes such as 65536, 64K or 1M, not '%s'",
+                            cmd->cmd->name, arg);
+    }
+    return store_int(cmd, dconf, value, " bytes");
+}
+
+static const char *set_memory(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    const char *err = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    apr_int64_t value;
+
+    (void)dconf;
+    if (err != NULL) {
+        return err;
+    }
+    if (!parse_size(arg, &value) || value < 4 * 1024 * 1024) {
+        return apr_psprintf(cmd->pool, "BoshMemory takes a size of at least 4M, such as 256M, not '%s'",
+                            arg);
+    }
+    global.memory = value;
+    return NULL;
+}
+
+static const char *set_async(cmd_parms *cmd, void *dconf, int on)
+{
+    const char *err = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    (void)dconf;
+    if (err == NULL) {
+        global.async = on;
+    }
+    return err;
+}
+
+static const char *add_origin(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    bosh_config_t *c = bosh_config_of(cmd->server);
+    const char *err = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT | NOT_IN_FILES);
+    const char *rest;
+
+    (void)dconf;
+    if (err != NULL) {
+        return err;
+    }
+    if (strcmp(arg, "*") != 0) {
+        rest = strstr(arg, "://");
+        if (rest == NULL || rest == arg || rest[3] == '\0' || strchr(rest + 3, '/') != NULL) {
+            return apr_psprintf(cmd->pool,
+                                "BoshAllowOrigin takes origins such as https://chat.example.com (scheme "
+                                "and host, no path), or *, not '%s'",
+                                arg);
+        }
+    }
+    if (c->origins == NULL) {
+        c->origins = apr_array_make(cmd->pool, 2, sizeof(const char *));
+    }
+    APR_ARRAY_PUSH(c->origins, const char *) = apr_pstrdup(cmd->pool, arg);
+    return NULL;
+}
+
+/* ---- BoshUpstream ---- */
+
+static const char *parse_target(cmd_parms *cmd, bosh_upstream_t *u)
+{
+    char *host, *scope;
+
+    if (strncmp(u->target, "unix:", 5) == 0) {
+        u->path = u->target + 5;
+        if (u->path[0] != '/') {
+            return apr_psprintf(cmd->pool, "BoshUpstream %s: write unix:/absolute/path, not '%s'",
+                                u->domain, u->target);
+        }
+        return NULL;
+    }
+    if (strcmp(u->target, "srv") == 0) {
+        return apr_psprintf(cmd->pool,
+                            "BoshUpstream %s: finding the server by SRV records is not available in "
+                            "mod_bosh " BOSH_VERSION "; write host:port",
+                            u->domain);
+    }
+    if (apr_parse_addr_port(&host, &scope, &u->port, u->target, cmd->pool) != APR_SUCCESS || host == NULL
+        || u->port == 0 || scope != NULL) {
+        return apr_psprintf(cmd->pool,
+                            "BoshUpstream %s: the target is host:port, [v6address]:port or unix:/path, "
+                            "not '%s'",
+                            u->domain, u->target);
+    }
+    u->host = host;
+    return NULL;
+}
+
+static bool is_loopback(const bosh_upstream_t *u)
+{
+    return u->host == NULL || ap_cstr_casecmp(u->host, "localhost") == 0 || strcmp(u->host, "::1") == 0
+        || strncmp(u->host, "127.", 4) == 0;
+}
+
+static const char *parse_key(cmd_parms *cmd, bosh_upstream_t *u, const char *arg, bool *plain)
+{
+    if (ap_cstr_casecmp(arg, "tls=off") == 0) {
+        *plain = true;
+        return NULL;
+    }
+    if (ap_cstr_casecmpn(arg, "tls=", 4) == 0) {
+        return apr_psprintf(cmd->pool,
+                            "BoshUpstream %s: %s is not available in mod_bosh " BOSH_VERSION
+                            "; only tls=off is",
+                            u->domain, arg);
+    }
+    if (ap_cstr_casecmpn(arg, "timeout=", 8) == 0) {
+        if (!apr_isdigit(arg[8]) || ap_timeout_parameter_parse(arg + 8, &u->timeout, "s") != APR_SUCCESS
+            || u->timeout < apr_time_from_msec(100) || u->timeout > apr_time_from_sec(300)) {
+            return apr_psprintf(cmd->pool,
+                                "BoshUpstream %s: timeout= takes a time from 100ms to 300s, not '%s'",
+                                u->domain, arg + 8);
+        }
+        return NULL;
+    }
+    return apr_psprintf(cmd->pool, "BoshUpstream %s: unknown word '%s'; known are tls=off and timeout=TIME",
+                        u->domain, arg);
+}
+
+static const char *add_upstream(cmd_parms *cmd, void *dconf, int argc, char *const argv[])
+{
+    bosh_config_t *c = bosh_config_of(cmd->server);
+    bosh_upstream_t *u = apr_pcalloc(cmd->pool, sizeof(*u));
+    const char *err = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT | NOT_IN_FILES);
+    char *domain;
+    bool plain = false;
+
+    (void)dconf;
+    if (err != NULL) {
+        return err;
+    }
+    if (argc < 2) {
+        return "BoshUpstream takes a domain and a target, such as: BoshUpstream example.com "
+               "127.0.0.1:5222";
+    }
+    domain = apr_pstrdup(cmd->pool, argv[0]);
+    ap_str_tolower(domain);
+    u->domain = domain;
+    u->target = argv[1];
+    u->timeout = DEFAULT_UP_TIMEOUT;
+    u->row = -1;
+    if (domain[0] == '\0' || strlen(domain) > BOSH_MAX_DOMAIN || ap_strchr_c(domain, '@') != NULL
+        || ap_strchr_c(domain, '/') != NULL || ap_strchr_c(domain, '*') != NULL) {
+        return apr_psprintf(cmd->pool, "BoshUpstream: '%s' is not an XMPP domain", argv[0]);
+    }
+    err = parse_target(cmd, u);
+    for (int i = 2; err == NULL && i < argc; i++) {
+        err = parse_key(cmd, u, argv[i], &plain);
+    }
+    if (err == NULL && !plain && !is_loopback(u)) {
+        err = apr_psprintf(cmd->pool,
+                           "BoshUpstream %s: the way to %s would carry passwords unencrypted; write "
+                           "tls=off if that network is to be trusted",
+                           u->domain, u->target);
+    }
+    for (int i = 0; err == NULL && i < c->upstreams->nelts; i++) {
+        if (strcmp(APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *)->domain, domain) == 0) {
+            err = apr_psprintf(cmd->pool, "BoshUpstream %s: this domain has a target already", domain);
+        }
+    }
+    if (err == NULL) {
+        APR_ARRAY_PUSH(c->upstreams, bosh_upstream_t *) = u;
+    }
+    return err;
+}
+
+/* ---- after reading ---- */
+
+int bosh_config_check(server_rec *main_server)
+{
+    if (global.max_stanza > global.queue_size) {
+        ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_CRIT, 0, main_server,
+                     "BH010: BoshMaxStanza (%d bytes) is larger than BoshQueueSize (%d bytes), which would "
+                     "never have room for it; raise BoshQueueSize",
+                     global.max_stanza, global.queue_size);
+        return HTTP_INTERNAL_SERVER_ERROR;
+    }
+    return OK;
+}
+
+static int or_default(int value, int fallback)
+{
+    return value != UNSET ? value : fallback;
+}
+
+static void fill_limits(bosh_config_t *c)
+{
+    bosh_limits_t *l = &c->limits;
+
+    c->max_body = or_default(c->max_body, DEFAULT_MAX_BODY);
+    l->max_wait = (unsigned)or_default(c->max_wait, DEFAULT_MAX_WAIT);
+    l->max_hold = (unsigned)or_default(c->max_hold, DEFAULT_MAX_HOLD);
+    l->max_requests = (unsigned)or_default(c->max_requests, DEFAULT_MAX_REQUESTS);
+    l->inactivity = (unsigned)or_default(c->inactivity, DEFAULT_INACTIVITY);
+    l->polling = (unsigned)or_default(c->polling, DEFAULT_POLLING);
+    l->maxpause = (unsigned)or_default(c->maxpause, DEFAULT_MAX_PAUSE);
+    l->queue_size = (size_t)global.queue_size;
+    l->answer_size = BOSH_ANSWER_SIZE;
+    l->max_repeats = BOSH_MAX_REPEATS;
+}
+
+/* A numeric or unix target costs nothing; a name is looked up once, now, in the parent. */
+static void resolve_one(apr_pool_t *p, server_rec *s, bosh_upstream_t *u)
+{
+    bosh_target_t *t = apr_array_push(targets);
+    apr_sockaddr_t *addrs = NULL;
+    apr_status_t rv;
+
+    u->row = targets->nelts - 1;
+    t->domain = u->domain;
+    t->path = u->path;
+    t->timeout = u->timeout;
+    t->limits = &bosh_config_of(s)->limits;
+    if (u->host != NULL) {
+        rv = apr_sockaddr_info_get(&addrs, u->host, APR_UNSPEC, u->port, 0, p);
+        if (rv != APR_SUCCESS) {
+            addrs = NULL;
+            ap_log_error(APLOG_MARK, APLOG_ERR, rv, s,
+                         "BH001: BoshUpstream %s: cannot resolve %s; its sessions fail until a restart "
+                         "finds it",
+                         u->domain, u->host);
+        }
+    }
+    t->addrs = addrs;
+}
+
+apr_status_t bosh_config_resolve(apr_pool_t *p, apr_pool_t *ptemp, server_rec *main_server)
+{
+    (void)ptemp;
+    targets = apr_array_make(p, 4, sizeof(bosh_target_t));
+    for (server_rec *s = main_server; s != NULL; s = s->next) {
+        bosh_config_t *c = bosh_config_of(s);
+        fill_limits(c);
+        for (int i = 0; i < c->upstreams->nelts; i++) {
+            bosh_upstream_t *u = APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *);
+            if (u->row < 0) { /* a line inherited from the main server has its row already */
+                resolve_one(p, s, u);
+            }
+        }
+    }
+    return targets->nelts < UINT16_MAX ? APR_SUCCESS : APR_ENOSPC;
+}
+
+const bosh_target_t *bosh_config_targets(size_t *n)
+{
+    *n = targets != NULL ? (size_t)targets->nelts : 0;
+    return targets != NULL ? (const bosh_target_t *)targets->elts : NULL;
+}
+
+const bosh_upstream_t *bosh_config_find(const bosh_config_t *conf, const char *domain)
+{
+    for (int i = 0; i < conf->upstreams->nelts; i++) {
+        const bosh_upstream_t *u = APR_ARRAY_IDX(conf->upstreams, i, bosh_upstream_t *);
+        if (strcmp(u->domain, domain) == 0) {
+            return u;
+        }
+    }
+    return NULL;
+}
+
+bool bosh_config_origin_allowed(const bosh_config_t *conf, const char *origin, bool *any)
+{
+    *any = false;
+    for (int i = 0; conf->origins != NULL && i < conf->origins->nelts; i++) {
+        const char *o = APR_ARRAY_IDX(conf->origins, i, const char *);
+        if (strcmp(o, "*") == 0) {
+            *any = true;
+            return true;
+        }
+        if (ap_cstr_casecmp(o, origin) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The power of two that keeps answers and open requests of the largest window apart (bosh_window.c). */
+static uint32_t slots_for(unsigned requests)
+{
+    uint32_t n = BOSH_SLOTS_MIN;
+
+    while (n < 2 * (requests + 1) && n < BOSH_SLOTS_MAX) {
+        n *= 2;
+    }
+    return n;
+}
+
+void bosh_config_sizes(server_rec *main_server, bosh_arena_sizes_t *sizes)
+{
+    unsigned requests = 0;
+    int daemons = 0;
+    bosh_arena_sizes_t empty;
+
+    for (server_rec *s = main_server; s != NULL; s = s->next) {
+        const bosh_limits_t *l = &bosh_config_of(s)->limits;
+        requests = l->max_requests > requests ? l->max_requests : requests;
+    }
+    ap_mpm_query(AP_MPMQ_HARD_LIMIT_DAEMONS, &daemons);
+    /* Every child of the largest server, and as many of the generation before that linger. */
+    sizes->peers = (uint32_t)(daemons < 4 ? 8 : daemons > 512 ? 1024 : 2 * daemons);
+    sizes->sessions = (uint32_t)global.max_sessions;
+    sizes->slots = slots_for(requests);
+    sizes->chunks = sizes->sessions * CHUNKS_PER_SESSION;
+    if (sizes->chunks < CHUNKS_LEAST) {
+        sizes->chunks = CHUNKS_LEAST;
+    }
+    if (global.memory > 0) {
+        uint64_t fixed;
+        empty = *sizes;
+        empty.chunks = 1;
+        fixed = bosh_arena_size(&empty);
+        sizes->chunks = (uint64_t)global.memory > fixed + 1024 * 1024
+            ? (uint32_t)(((uint64_t)global.memory - fixed) / (BOSH_CHUNK_SIZE + 1))
+            : 0;
+    }
+}
+
+/* ---- the table ---- */
+
+#define HOST(field)   offsetof(bosh_config_t, field), false
+#define SERVER(field) offsetof(bosh_global_t, field), true
+
+static const int_rule_t max_wait_rule = { HOST(max_wait), 0, 3600 };
+static const int_rule_t max_hold_rule = { HOST(max_hold), 0, (BOSH_SLOTS_MAX - 2) / 2 - 1 };
+static const int_rule_t max_requests_rule = { HOST(max_requests), 2, (BOSH_SLOTS_MAX - 2) / 2 };
+static const int_rule_t inactivity_rule = { HOST(inactivity), 0, 32767 };
+static const int_rule_t max_pause_rule = { HOST(maxpause), 0, 32767 };
+static const int_rule_t polling_rule = { HOST(polling), 0, 3600 };
+static const int_rule_t max_body_rule = { HOST(max_body), 1024, 256 * 1024 * 1024 };
+static const int_rule_t max_stanza_rule = { SERVER(max_stanza), 10000, 256 * 1024 * 1024 };
+static const int_rule_t queue_size_rule = { SERVER(queue_size), 16384, 1024 * 1024 * 1024 };
+static const int_rule_t max_sessions_rule = { SERVER(max_sessions), 1, 4 * 1024 * 1024 };
+
+#define NUMBER(name, rule, help)  AP_INIT_TAKE1(name, set_number, (void *)&rule, RSRC_CONF, help)
+#define SECONDS(name, rule, help) AP_INIT_TAKE1(name, set_seconds, (void *)&rule, RSRC_CONF, help)
+#define SIZE(name, rule, help)    AP_INIT_TAKE1(name, set_size, (void *)&rule, RSRC_CONF, help)
+
+const command_rec bosh_config_directives[] = {
+    AP_INIT_TAKE_ARGV("BoshUpstream", add_upstream, NULL, RSRC_CONF,
+                      "an XMPP domain, its server as host:port or unix:/path, and key=value words"),
+    SECONDS("BoshMaxWait", max_wait_rule, "longest time a request is held"),
+    NUMBER("BoshMaxHold", max_hold_rule, "most requests of a session held at once"),
+    NUMBER("BoshMaxRequests", max_requests_rule, "most requests of a session open at once"),
+    SECONDS("BoshInactivity", inactivity_rule, "how long a session lives without a request; 0: for ever"),
+    SECONDS("BoshMaxPause", max_pause_rule, "longest pause a client may ask for; 0: none"),
+    SECONDS("BoshPolling", polling_rule, "shortest time between empty requests; 0: any"),
+    SIZE("BoshMaxBody", max_body_rule, "largest request body"),
+    SIZE("BoshMaxStanza", max_stanza_rule, "largest element from an XMPP server"),
+    SIZE("BoshQueueSize", queue_size_rule, "most bytes waiting in a session, each way"),
+    NUMBER("BoshMaxSessions", max_sessions_rule, "most sessions at once"),
+    AP_INIT_TAKE1("BoshMemory", set_memory, NULL, RSRC_CONF, "size of the shared memory for sessions"),
+    AP_INIT_ITERATE("BoshAllowOrigin", add_origin, NULL, RSRC_CONF,
+                    "origins whose pages may use this server, or *"),
+    AP_INIT_FLAG("BoshAsync", set_async, NULL, RSRC_CONF,
+                 "whether requests are held without a thread where httpd can do that"),
+    { NULL }
+};

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bosh_hold.c owns the decision when a waiting request is answered, and the wait that blocks a worker. It is
+ * called by bosh_request.c on worker threads; the wait without a thread is bosh_park.c, the table of waiters
+ * and all that other threads call is bosh_waiter.c.
+ *
+ * A request waits like this, parked or blocked alike:
+ *
+ *     ask fn while there is a reason --DONE--> answer
+ *        ^                     |
+ *        |                  no reason
+ *        |                     v
+ *     somebody came <------ wait: a wake, the clock, the client
+ *
+ * Invariant: fn of one request is called by one thread at a time, with no lock held, and never again after
+ * DONE or GONE; a waiter ends exactly when its fn does.
+ */
+#include "bosh_park.h"
+
+#include <poll.h>
+
+#include <apr_portable.h>
+
+#include <http_core.h>
+#include <http_log.h>
+#include <http_request.h>
+#include <ap_mpm.h>
+
+#include "bosh_clock.h"
+
+APLOG_USE_MODULE(bosh);
+
+/* A blocked worker looks up this often for what no descriptor tells it: an HTTP/2 stream that was reset, a
+ * prefork child that was told to stop between two looks. */
+#define LOOK_UP apr_time_from_sec(1)
+
+/* Blank lines that a client may send between two requests; as many as httpd's own check lets pass. */
+#define MAX_BLANK_LINES 10
+
+/* ---- a request's end without an answer ---- */
+
+typedef struct last_will_t {
+    request_rec *r;
+    bosh_waiter_t w;
+} last_will_t;
+
+/*
+ * The request's pool goes. After an answer its waiter has long ended and there is nothing to do. Otherwise
+ * the request dies while parked, e.g. the MPM closed the connection at its Timeout: fn must know. A blocked
+ * request gets here only when its whole process ends under it (prefork, from a signal handler): then nothing
+ * but the waiter is given back.
+ */
+static apr_status_t request_dies(void *data)
+{
+    last_will_t *will = data;
+    bosh_hold_t *found = bosh_park_find(will->r);
+    bosh_hold_t h;
+    apr_time_t deadline = BOSH_NEVER;
+    int result = OK;
+
+    if (found) {
+        h = *found;
+    }
+    bosh_park_forget(will->r);
+    if (bosh_waiter_free(will->w) && found) {
+        h.fn(h.r, h.baton, BOSH_WHY_GONE, &deadline, &result);
+    }
+    return APR_SUCCESS;
+}
+
+apr_status_t bosh_hold_new(request_rec *r, bosh_waiter_t *w)
+{
+    last_will_t *will = apr_palloc(r->pool, sizeof(*will));
+    apr_status_t rv = bosh_waiter_new(&will->w);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    will->r = r;
+    *w = will->w;
+    /* A pre-cleanup: it runs while all that the request has, subpools included, is still there for fn. */
+    apr_pool_pre_cleanup_register(r->pool, will, request_dies);
+    return APR_SUCCESS;
+}
+
+void bosh_hold_free(bosh_waiter_t w)
+{
+    bosh_waiter_free(w);
+}
+
+/* ---- reasons ---- */
+
+/*
+ * The strongest reason there is. A client that has gone comes first, so that nothing is spent on a dead
+ * connection; then what lets fn answer with something; the client's next request last, because it asks for
+ * an answer with nothing in it.
+ */
+static bool pick(const bosh_hold_t *h, unsigned asked, bosh_client_t client, bosh_why_t *why)
+{
+    if (client == BOSH_CLIENT_GONE) {
+        *why = BOSH_WHY_GONE;
+    } else if (asked & BOSH_ASKED_STOP) {
+        *why = BOSH_WHY_STOPPING;
+    } else if (asked & BOSH_ASKED_WAKE) {
+        *why = BOSH_WHY_WAKE;
+    } else if (h->deadline <= bosh_clock_now()) {
+        *why = BOSH_WHY_DEADLINE;
+    } else if (client == BOSH_CLIENT_MORE) {
+        *why = BOSH_WHY_MORE;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool done(bosh_hold_t *h, bosh_why_t why, int *result)
+{
+    apr_time_t deadline = BOSH_NEVER;
+
+    *result = OK;
+    if (h->fn(h->r, h->baton, why, &deadline, result) == BOSH_HOLD_DONE || why == BOSH_WHY_GONE) {
+        return true;
+    }
+    h->deadline = deadline;
+    return false;
+}
+
+bool bosh_hold_ask(bosh_hold_t *h, bosh_client_t client, bosh_why_t *why, int *result)
+{
+    while (pick(h, bosh_waiter_take(h->w), client, why)) {
+        if (done(h, *why, result)) {
+            bosh_waiter_free(h->w);
+            return true;
+        }
+        if (*why == BOSH_WHY_MORE) {
+            h->told_more = true;
+            client = BOSH_CLIENT_QUIET;
+        }
+    }
+    return false;
+}
+
+bosh_client_t bosh_hold_peek(bosh_hold_t *h, apr_bucket_brigade *bb)
+{
+    conn_rec *c = h->r->connection;
+    apr_status_t rv;
+
+    if (c->aborted) {
+        return BOSH_CLIENT_GONE;
+    }
+    if (h->told_more || c->keepalive == AP_CONN_CLOSE) {
+        h->told_more = true; /* httpd will not read a next request here: bytes mean nothing */
+        return BOSH_CLIENT_QUIET;
+    }
+    rv = ap_check_pipeline(c, bb, MAX_BLANK_LINES);
+    apr_brigade_cleanup(bb);
+    if (rv == APR_SUCCESS || rv == APR_NOTFOUND) {
+        return BOSH_CLIENT_MORE; /* NOTFOUND: too many blank lines, the connection ends with this answer */
+    }
+    return APR_STATUS_IS_EAGAIN(rv) ? BOSH_CLIENT_QUIET : BOSH_CLIENT_GONE;
+}
+
+/* ---- the wait that blocks ---- */
+
+/* On prefork child_stopping comes when the request is over; the signal handler only changes this state. */
+static void notice_stop(void)
+{
+    int state = AP_MPMQ_RUNNING;
+
+    if (ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS && state == AP_MPMQ_STOPPING) {
+        bosh_hold_stop();
+    }
+}
+
+/* The client's socket, if it is ours to watch: that of an HTTP/2 connection belongs to mod_http2. */
+static int client_socket(conn_rec *c)
+{
+    apr_socket_t *s = c->master ? NULL : ap_get_conn_socket(c);
+    apr_os_sock_t fd = -1;
+
+    return s && apr_os_sock_get(&fd, s) == APR_SUCCESS ? fd : -1;
+}
+
+static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade *bb)
+{
+    conn_rec *c = h->r->connection;
+    apr_time_t left = h->deadline - bosh_clock_now();
+    struct pollfd fds[2] = {
+        {.fd = wake_fd, .events = POLLIN},
+        {.fd = client_socket(c), .events = POLLRDHUP}, /* poll() ignores -1 */
+    };
+    int n;
+
+    if (!h->told_more) {
+        fds[1].events |= POLLIN;
+    }
+    if (left > LOOK_UP) {
+        left = LOOK_UP;
+    }
+    n = left <= 0 ? 0 : poll(fds, 2, (int)apr_time_as_msec(left + 999));
+    if (n <= 0) {
+        notice_stop(); /* a signal, or time to look up */
+    }
+    if (c->aborted || (c->master && c->master->aborted)) {
+        return BOSH_CLIENT_GONE; /* HTTP/2: the stream was reset, the connection lost */
+    }
+    if (n <= 0) {
+        return BOSH_CLIENT_QUIET;
+    }
+    if (fds[1].revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) {
+        return BOSH_CLIENT_GONE;
+    }
+    return fds[1].revents & POLLIN ? bosh_hold_peek(h, bb) : BOSH_CLIENT_QUIET;
+}
+
+/* No thread to spare: fn is asked to answer now. A request that cannot be answered yet, because it came
+ * before its turn, is given up for the client to send again. */
+static int turn_away(bosh_hold_t *h)
+{
+    int result;
+
+    if (!done(h, BOSH_WHY_STOPPING, &result)) {
+        done(h, BOSH_WHY_GONE, &result);
+        result = HTTP_SERVICE_UNAVAILABLE;
+    }
+    bosh_waiter_free(h->w);
+    return result;
+}
+
+static void give_up_connection(conn_rec *c)
+{
+    c->aborted = 1;
+    c->keepalive = AP_CONN_CLOSE;
+}
+
+/* The answer to an earlier request of this connection may still sit in the filters: the synchronous MPMs do
+ * not flush it while they know of a next request, and that one is going to wait. */
+static void flush_earlier(conn_rec *c, apr_bucket_brigade *bb)
+{
+    if (c->master || !c->data_in_output_filters) {
+        return;
+    }
+    APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_flush_create(c->bucket_alloc));
+    ap_pass_brigade(c->output_filters, bb);
+    apr_brigade_cleanup(bb);
+}
+
+static int wait_blocked(bosh_hold_t *h, apr_bucket_brigade *bb)
+{
+    conn_rec *c = h->r->connection;
+    bosh_client_t client;
+    bosh_why_t why;
+    int result, fd;
+    apr_status_t rv = bosh_waiter_block(h->w, &fd);
+
+    if (rv != APR_SUCCESS) {
+        if (rv != APR_EBUSY) {
+            ap_log_rerror(
+                APLOG_MARK, APLOG_WARNING, rv, h->r,
+                "BH301: no eventfd for a request that has to wait; it is answered at once. "
+                "Raise the limit of open files of httpd");
+        }
+        return turn_away(h);
+    }
+    flush_earlier(c, bb);
+    do {
+        client = sleep_once(h, fd, bb);
+    } while (!bosh_hold_ask(h, client, &why, &result));
+    if (why == BOSH_WHY_GONE) {
+        give_up_connection(c);
+        return OK;
+    }
+    return result;
+}
+
+/* ---- the contract ---- */
+
+int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bosh_hold_fn *fn,
+                   void *baton)
+{
+    bosh_hold_t h = {.r = r, .w = w, .deadline = deadline, .fn = fn, .baton = baton};
+    apr_bucket_brigade *bb;
+    bosh_why_t why = BOSH_WHY_WAKE;
+    int result;
+
+    /* Whatever was asked since bosh_hold_new() is answered here: the cheapest way there is. */
+    if (bosh_hold_ask(&h, BOSH_CLIENT_QUIET, &why, &result)) {
+        return result;
+    }
+    /* A next request may be in the filters already, where no descriptor tells of it. */
+    bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
+    if (!r->connection->master && bosh_hold_ask(&h, bosh_hold_peek(&h, bb), &why, &result)) {
+        if (why != BOSH_WHY_GONE) {
+            return result;
+        }
+        give_up_connection(r->connection);
+        return OK;
+    }
+    if (bosh_park_possible(r)) {
+        bosh_park_begin(&h);
+        return SUSPENDED;
+    }
+    return wait_blocked(&h, bb);
+}
+
+void bosh_hold_register(apr_pool_t *p)
+{
+    (void)p;
+    bosh_waiter_register();
+    bosh_park_register();
+}
+
+static apr_status_t close_table(void *ignored)
+{
+    (void)ignored;
+    bosh_waiter_close();
+    return APR_SUCCESS;
+}
+
+apr_status_t bosh_hold_child_init(apr_pool_t *pchild, server_rec *s, bool async, int max_wakes,
+                                  int max_blocked, void (*kick)(void *), void *kick_ctx)
+{
+    bosh_waiter_cfg_t cfg = {
+        .max_wakes = max_wakes > 0 ? (uint32_t)max_wakes : 1,
+        .max_blocked = max_blocked > 0 ? (uint32_t)max_blocked : 0,
+        .kick = kick,
+        .kick_ctx = kick_ctx,
+    };
+    int is_async = 0, can_waitio = 0;
+    apr_status_t rv = bosh_waiter_open(&cfg);
+
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s,
+                     "BH302: the table of waiting requests cannot be made");
+        return rv;
+    }
+    apr_pool_cleanup_register(pchild, NULL, close_table, apr_pool_cleanup_null);
+    async = async && ap_mpm_query(AP_MPMQ_IS_ASYNC, &is_async) == APR_SUCCESS && is_async &&
+            ap_mpm_query(AP_MPMQ_CAN_WAITIO, &can_waitio) == APR_SUCCESS && can_waitio;
+    bosh_park_child_init(async);
+    ap_log_error(APLOG_MARK, APLOG_DEBUG, 0, s, "held requests %s",
+                 async ? "wait without a thread" : "block a worker each");
+    return APR_SUCCESS;
+}

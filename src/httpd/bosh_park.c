@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bosh_park.c owns what httpd must not know about a parked request: that the descriptor the event MPM polls is
+ * not the client's socket. Its hooks run on the worker that has the connection, or wherever the MPM closes it;
+ * no other thread touches anything here.
+ *
+ *     handler --SUSPENDED--> core: CONN_STATE_SUSPENDED --> our wrapper: CONN_STATE_ASYNC_WAITIO
+ *        --> suspend hook: the socket's descriptor is replaced --> MPM polls it; no thread has the connection
+ *        --> readable: MPM gives a worker --> resume hook: the socket's own descriptor is back
+ *        --> our wrapper, called again: asks fn; answers and ends the request, or parks it again
+ *
+ * What stands in is an epoll descriptor with two entries, the client's socket and an eventfd. So one poll by
+ * the MPM covers the wake (a write to the eventfd, by any thread), the hang-up and the next request. Both are
+ * made at the connection's first hold and live as long as the connection.
+ *
+ * Why this is sound: the MPM polls the very apr_socket_t that ap_get_conn_socket() returns, and APR reads the
+ * descriptor out of it when it is added and when it is removed. The suspend hook is the last thing before the
+ * add, the resume hook the first thing after the remove, whatever the reason of the resume; a cleanup of the
+ * connection's pool resumes as well. Epoll is level-triggered: a wake between suspend and add is not lost.
+ * Between suspend and resume nobody has the connection, so there is nothing to race with.
+ *
+ * Invariants: `swapped` exactly between the two hooks of a parked connection; `holding` from the handler's
+ * SUSPENDED to the end of that request; a parked connection's waiter is PARKED exactly while `swapped`.
+ */
+#include "bosh_park.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <apr_portable.h>
+
+#include <http_connection.h>
+#include <http_core.h>
+#include <http_log.h>
+#include <http_request.h>
+#include <mpm_common.h>
+#include <scoreboard.h>
+
+#include "bosh_clock.h"
+
+extern module AP_MODULE_DECLARE_DATA bosh_module;
+APLOG_USE_MODULE(bosh);
+
+/* A parked connection is under the virtual host's Timeout like one that is being read. It is taken out and
+ * put back this long before, but never later than at three quarters of it. */
+#define REARM_BEFORE apr_time_from_sec(4)
+
+/* With less Timeout than this the re-arming costs more than a blocked thread. */
+#define MIN_TIMEOUT apr_time_from_sec(1)
+
+/* Our part of a connection, in its pool; also of one that never holds anything. */
+typedef struct park_t {
+    bool
+        in_wrapper; /* our process_connection hook is on the stack: SUSPENDED will come back to it */
+    bool holding;
+    bool swapped;
+    bool flying; /* a wake of this connection has not landed yet */
+    bool watch_input;
+    int epoll, wake;      /* -1 until the first hold */
+    apr_os_sock_t client; /* the socket's own descriptor */
+    apr_interval_time_t timeout;
+    bosh_hold_t hold;
+    apr_bucket_brigade *bb;
+} park_t;
+
+static bool async; /* set once in child_init */
+
+static park_t *park_of(const conn_rec *c)
+{
+    return ap_get_module_config(c->conn_config, &bosh_module);
+}
+
+/* ---- descriptors ---- */
+
+static apr_status_t close_descriptors(void *data)
+{
+    park_t *p = data;
+
+    if (p->flying) {
+        bosh_waiter_landed();
+    }
+    if (p->epoll >= 0) {
+        close(p->epoll);
+    }
+    if (p->wake >= 0) {
+        close(p->wake);
+    }
+    p->flying = false;
+    p->epoll = p->wake = -1;
+    return APR_SUCCESS;
+}
+
+static apr_status_t watch(park_t *p, int op, int fd, uint32_t events)
+{
+    struct epoll_event ev = {.events = events, .data.fd = fd};
+
+    return epoll_ctl(p->epoll, op, fd, &ev) == 0 ? APR_SUCCESS : errno;
+}
+
+/* Once a connection. The client's socket stays in for good; the kernel drops it when it is closed. */
+static apr_status_t make_descriptors(park_t *p, conn_rec *c, apr_os_sock_t client)
+{
+    apr_status_t rv = APR_SUCCESS;
+
+    p->client = client;
+    p->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (p->epoll < 0) {
+        return errno;
+    }
+    p->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (p->wake < 0) {
+        rv = errno;
+    }
+    if (rv == APR_SUCCESS) {
+        rv = watch(p, EPOLL_CTL_ADD, p->wake, EPOLLIN);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = watch(p, EPOLL_CTL_ADD, client, EPOLLIN | EPOLLRDHUP);
+    }
+    if (rv != APR_SUCCESS) {
+        close_descriptors(p);
+        return rv;
+    }
+    p->watch_input = true;
+    p->bb = apr_brigade_create(c->pool, c->bucket_alloc);
+    apr_pool_cleanup_register(c->pool, p, close_descriptors, apr_pool_cleanup_null);
+    return APR_SUCCESS;
+}
+
+static void empty(int wake)
+{
+    uint64_t count;
+    ssize_t n = read(wake, &count, sizeof(count));
+
+    (void)n;
+}
+
+/* What the client did while nobody looked; the eventfd is empty. */
+static bosh_client_t look(park_t *p)
+{
+    struct epoll_event ev[2];
+    uint32_t events = 0;
+    int n = epoll_wait(p->epoll, ev, 2, 0);
+
+    for (int i = 0; i < n; i++) {
+        if (ev[i].data.fd != p->wake) {
+            events |= ev[i].events;
+        }
+    }
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+        return BOSH_CLIENT_GONE;
+    }
+    return events & EPOLLIN ? bosh_hold_peek(&p->hold, p->bb) : BOSH_CLIENT_QUIET;
+}
+
+/* ---- the way in ---- */
+
+/*
+ * The MPM takes the Timeout of one of these two, depending on whether the virtual host has a KeepAliveTimeout
+ * of its own; the smaller one is right in both cases.
+ */
+static apr_interval_time_t timeout_of(const request_rec *r)
+{
+    apr_interval_time_t a = r->server->timeout, b = r->connection->base_server->timeout;
+
+    return a < b ? a : b;
+}
+
+bool bosh_park_possible(const request_rec *r)
+{
+    conn_rec *c = r->connection;
+    park_t *p = async ? park_of(c) : NULL;
+    apr_socket_t *s = ap_get_conn_socket(c);
+    apr_os_sock_t client;
+    apr_status_t rv;
+
+    /*
+     * Without our wrapper on the stack nobody would turn SUSPENDED into a state the MPM can get back from.
+     * A stream of HTTP/2, a subrequest, and the target of an internal redirect return to callers that do not
+     * know SUSPENDED; behind a clogging filter the MPM does not wait for the descriptor.
+     */
+    if (!p || !p->in_wrapper || p->holding || !s || !c->cs || c->master ||
+        c->clogging_input_filters || r->main || r->prev || timeout_of(r) < MIN_TIMEOUT) {
+        return false;
+    }
+    if (p->epoll >= 0) {
+        return true;
+    }
+    rv = apr_os_sock_get(&client, s);
+    if (rv == APR_SUCCESS) {
+        rv = make_descriptors(p, c, client);
+    }
+    if (rv != APR_SUCCESS) {
+        ap_log_rerror(
+            APLOG_MARK, APLOG_WARNING, rv, r,
+            "BH303: no descriptors to wait without a thread; the request blocks its worker. "
+            "Raise the limit of open files of httpd: a waiting client takes three");
+    }
+    return rv == APR_SUCCESS;
+}
+
+void bosh_park_begin(const bosh_hold_t *h)
+{
+    park_t *p = park_of(h->r->connection);
+
+    p->hold = *h;
+    p->holding = true;
+    p->timeout = timeout_of(h->r);
+}
+
+bosh_hold_t *bosh_park_find(const request_rec *r)
+{
+    park_t *p = async ? park_of(r->connection) : NULL;
+
+    return p && p->holding && p->hold.r == r ? &p->hold : NULL;
+}
+
+void bosh_park_forget(const request_rec *r)
+{
+    if (bosh_park_find(r)) {
+        park_of(r->connection)->holding = false;
+    }
+}
+
+/* ---- the worker that has come back ---- */
+
+static void land(park_t *p)
+{
+    if (!p->flying) {
+        return;
+    }
+    p->flying = false;
+    bosh_waiter_landed();
+}
+
+/* What the core does when a handler has returned. The request is gone after it. */
+static void end_request(conn_rec *c, park_t *p, bosh_why_t why, int result)
+{
+    request_rec *r = p->hold.r;
+
+    p->holding = false;
+    if (why == BOSH_WHY_GONE) {
+        c->aborted = 1; /* before the log entry is written */
+        c->keepalive = AP_CONN_CLOSE;
+    } else {
+        ap_die(result, r); /* OK: finishes the response */
+    }
+    ap_process_request_after_handler(r); /* sets c->cs->state */
+    if (why == BOSH_WHY_GONE) {
+        c->cs->state = CONN_STATE_LINGER;
+    }
+}
+
+/* Leaves the connection to the MPM until somebody comes. */
+static void wait_again(conn_rec *c, park_t *p)
+{
+    /* Input that fn has been told of would keep the descriptor readable for good. */
+    if (p->watch_input == p->hold.told_more) {
+        p->watch_input = !p->hold.told_more;
+        watch(p, EPOLL_CTL_MOD, p->client, p->watch_input ? EPOLLIN | EPOLLRDHUP : EPOLLRDHUP);
+    }
+    c->cs->state = CONN_STATE_ASYNC_WAITIO;
+    c->cs->sense = CONN_SENSE_WANT_READ;
+}
+
+static void answer_or_wait(conn_rec *c, park_t *p, bosh_client_t client)
+{
+    bosh_why_t why;
+    int result;
+
+    if (bosh_hold_ask(&p->hold, client, &why, &result)) {
+        end_request(c, p, why, result);
+    } else {
+        wait_again(c, p);
+    }
+}
+
+static void resumed(conn_rec *c, park_t *p)
+{
+    /* The scoreboard says "idle" of a worker that the MPM has just given a connection. */
+    ap_update_child_status(c->sbh, SERVER_BUSY_WRITE, p->hold.r);
+    if (ap_extended_status) {
+        ap_time_process_request(c->sbh, START_PREQUEST);
+    }
+    answer_or_wait(c, p, look(p));
+}
+
+/*
+ * The request was not left to us: something between the handler and our wrapper has taken SUSPENDED for an
+ * answer and ended, or will end, the request itself. We can only let go of it.
+ */
+static void disowned(conn_rec *c, park_t *p)
+{
+    bosh_hold_t h = p->hold;
+    apr_time_t deadline = BOSH_NEVER;
+    int result;
+
+    p->holding = false;
+    ap_log_cerror(APLOG_MARK, APLOG_ERR, 0, c,
+                  "BH304: another module ended a request that was to wait (connection state %d). "
+                  "Set BoshAsync off",
+                  (int)c->cs->state);
+    if (bosh_waiter_free(h.w)) {
+        h.fn(h.r, h.baton, BOSH_WHY_GONE, &deadline, &result);
+    }
+}
+
+/* ---- hooks ---- */
+
+/* Runs first and calls the whole hook again from inside, so that it sees what the others return. */
+static int process_connection(conn_rec *c)
+{
+    park_t *p;
+    int rc;
+
+    if (!async || c->master || !c->cs) {
+        return DECLINED;
+    }
+    p = park_of(c);
+    if (!p) {
+        p = apr_pcalloc(c->pool, sizeof(*p));
+        p->epoll = p->wake = -1;
+        ap_set_module_config(c->conn_config, &bosh_module, p);
+    }
+    if (p->in_wrapper) {
+        return DECLINED;
+    }
+    if (p->holding) {
+        resumed(c, p);
+        return OK;
+    }
+    land(p); /* the MPM goes straight on to a pipelined request: no suspend hook in between */
+    p->in_wrapper = true;
+    rc = ap_run_process_connection(c);
+    p->in_wrapper = false;
+    if (p->holding) {
+        if (c->cs->state == CONN_STATE_SUSPENDED) {
+            answer_or_wait(c, p, BOSH_CLIENT_QUIET); /* a wake may have come meanwhile */
+        } else {
+            disowned(c, p);
+        }
+    }
+    return rc;
+}
+
+static void suspend_connection(conn_rec *c, request_rec *r)
+{
+    park_t *p = async && !c->master ? park_of(c) : NULL;
+    apr_socket_t *s;
+    apr_time_t rearm;
+
+    (void)r;
+    if (!p) {
+        return;
+    }
+    land(p); /* before the park below, which may want to start a wake of its own */
+    if (!p->holding || p->swapped || c->cs->state != CONN_STATE_ASYNC_WAITIO) {
+        return;
+    }
+    s = ap_get_conn_socket(c);
+    apr_os_sock_put(&s, &p->epoll, c->pool);
+    p->swapped = true;
+    rearm = bosh_clock_now() + p->timeout -
+            (p->timeout < 4 * REARM_BEFORE ? p->timeout / 4 : REARM_BEFORE);
+    bosh_waiter_park(p->hold.w, p->wake, rearm < p->hold.deadline ? rearm : p->hold.deadline);
+}
+
+static void resume_connection(conn_rec *c, request_rec *r)
+{
+    park_t *p = async && !c->master ? park_of(c) : NULL;
+    apr_socket_t *s;
+    apr_os_sock_t fd = -1;
+
+    (void)r;
+    if (!p || !p->swapped) {
+        return;
+    }
+    if (bosh_waiter_unpark(p->hold.w)) {
+        p->flying = true;
+        empty(p->wake);
+    }
+    p->swapped = false;
+    s = ap_get_conn_socket(c);
+    if (apr_os_sock_get(&fd, s) == APR_SUCCESS && fd == p->epoll) {
+        apr_os_sock_put(&s, &p->client, c->pool);
+        return;
+    }
+    /* The MPM could not poll and has closed what it took for the client: our descriptor, whose number may
+     * be somebody else's by now. The client's own is left to us; the connection's pool is being cleared. */
+    p->epoll = -1;
+    close(p->client);
+}
+
+/* The MPM closes the connection while the request waits, e.g. at its Timeout because the loop was too late
+ * with re-arming. Ends the request while it can still be logged. */
+static int pre_close_connection(conn_rec *c)
+{
+    park_t *p = async && !c->master ? park_of(c) : NULL;
+    bosh_why_t why;
+    int result;
+
+    if (p && p->holding && c->cs && bosh_hold_ask(&p->hold, BOSH_CLIENT_GONE, &why, &result)) {
+        end_request(c, p, why, result);
+    }
+    return OK;
+}
+
+void bosh_park_register(void)
+{
+    ap_hook_process_connection(process_connection, NULL, NULL, APR_HOOK_REALLY_FIRST);
+    ap_hook_suspend_connection(suspend_connection, NULL, NULL, APR_HOOK_REALLY_LAST);
+    ap_hook_resume_connection(resume_connection, NULL, NULL, APR_HOOK_REALLY_FIRST);
+    ap_hook_pre_close_connection(pre_close_connection, NULL, NULL, APR_HOOK_REALLY_FIRST);
+}
+
+void bosh_park_child_init(bool possible)
+{
+    async = possible;
+}

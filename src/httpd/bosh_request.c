@@ -1,0 +1,592 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The content handler. A worker reads the body and parses it without a lock, applies it to the session under
+ * the arena lock, and then either sends the answer that is stored or gives the request to bosh_hold.c; a
+ * worker that is handed a waiting request asks the session again and does the same. Nothing of the parse
+ * survives into the hold, so that a held request stays small.
+ *
+ * Everything here runs on a worker thread, but wait_more(GONE), which may run in a pool cleanup.
+ */
+#include "bosh_request.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <apr_atomic.h>
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include <apr_thread_mutex.h>
+#include <http_core.h>
+#include <http_log.h>
+#include <http_protocol.h>
+#include <http_ssl.h>
+#include <util_filter.h>
+
+#include "bosh_body.h"
+#include "bosh_clock.h"
+#include "bosh_config.h"
+#include "bosh_hold.h"
+#include "bosh_lock.h"
+#include "bosh_session.h"
+
+APLOG_USE_MODULE(bosh);
+
+#define DEFAULT_CONTENT "text/xml; charset=utf-8"
+#define KEEP_BUFFER     (64 * 1024)  /* a desk whose buffer has grown beyond this gives it back */
+#define COPY_STEP       (64 * 1024)  /* bytes copied out of the arena per lock hold */
+#define GZIP_FROM       2048         /* below, mod_deflate costs more than it saves */
+#define MAX_AGE         "86400"
+#define FULL_LOG_EVERY  apr_time_from_sec(10)
+
+/* What a worker needs to take one body in; pooled, never held while a request waits. */
+typedef struct desk_t {
+    struct desk_t *next;
+    bosh_body_t *parser;
+    char *buf;
+    size_t size;
+} desk_t;
+
+static struct {
+    bosh_loop_t *loop;
+    bosh_lock_t *lock;
+    uint32_t peer;
+    apr_thread_mutex_t *mutex; /* of the free desks */
+    desk_t *desks;
+    apr_time_t full_logged;
+} child;
+
+/* A request that waits; lives in r->pool. */
+typedef struct wait_t {
+    const bosh_config_t *conf;
+    bosh_holder_t holder;
+    bosh_verdict_t v;
+} wait_t;
+
+/* ---- desks ---- */
+
+static apr_status_t free_desks(void *unused)
+{
+    (void)unused;
+    while (child.desks != NULL) {
+        desk_t *d = child.desks;
+        child.desks = d->next;
+        bosh_body_destroy(d->parser);
+        free(d->buf);
+        free(d);
+    }
+    return APR_SUCCESS;
+}
+
+void bosh_request_child_init(apr_pool_t *pchild, bosh_loop_t *loop)
+{
+    child.loop = loop;
+    if (loop != NULL) {
+        child.lock = bosh_loop_lock(loop);
+        child.peer = bosh_loop_peer(loop);
+        apr_thread_mutex_create(&child.mutex, APR_THREAD_MUTEX_DEFAULT, pchild);
+        apr_pool_cleanup_register(pchild, NULL, free_desks, apr_pool_cleanup_null);
+    }
+}
+
+static desk_t *take_desk(void)
+{
+    desk_t *d;
+
+    apr_thread_mutex_lock(child.mutex);
+    d = child.desks;
+    if (d != NULL) {
+        child.desks = d->next;
+    }
+    apr_thread_mutex_unlock(child.mutex);
+    if (d == NULL) {
+        d = calloc(1, sizeof(*d));
+        if (d != NULL && (d->parser = bosh_body_create()) == NULL) {
+            free(d);
+            d = NULL;
+        }
+    }
+    return d;
+}
+
+static void give_desk(desk_t *d)
+{
+    if (d->size > KEEP_BUFFER) {
+        free(d->buf);
+        d->buf = NULL;
+        d->size = 0;
+    }
+    apr_thread_mutex_lock(child.mutex);
+    d->next = child.desks;
+    child.desks = d;
+    apr_thread_mutex_unlock(child.mutex);
+}
+
+static bool grow(desk_t *d, size_t need)
+{
+    size_t size = d->size > 0 ? d->size : 4096;
+    char *buf;
+
+    while (size < need) {
+        size *= 2;
+    }
+    if (size > d->size) {
+        buf = realloc(d->buf, size);
+        if (buf == NULL) {
+            return false;
+        }
+        d->buf = buf;
+        d->size = size;
+    }
+    return true;
+}
+
+/* ---- headers every response carries ---- */
+
+static void set_headers(request_rec *r, const bosh_config_t *conf)
+{
+    const char *origin = apr_table_get(r->headers_in, "Origin");
+    apr_table_t *h = r->err_headers_out; /* on errors as well (B-017) */
+    bool any;
+
+    apr_table_setn(h, "Cache-Control", "no-store"); /* B-018 */
+    /* B-020: payloads are written by strangers and may not run as a page of this origin. */
+    apr_table_setn(h, "X-Content-Type-Options", "nosniff");
+    apr_table_setn(h, "Content-Security-Policy", "default-src 'none'; sandbox");
+    if (conf->origins == NULL) {
+        return;
+    }
+    if (origin == NULL || !bosh_config_origin_allowed(conf, origin, &any)) {
+        apr_table_mergen(h, "Vary", "Origin");
+        return;
+    }
+    apr_table_setn(h, "Access-Control-Allow-Origin", any ? "*" : apr_pstrdup(r->pool, origin));
+    if (!any) {
+        apr_table_mergen(h, "Vary", "Origin");
+    }
+    if (r->method_number == M_OPTIONS) {
+        apr_table_setn(h, "Access-Control-Allow-Methods", "POST, OPTIONS");
+        apr_table_setn(h, "Access-Control-Allow-Headers", "Content-Type");
+        apr_table_setn(h, "Access-Control-Max-Age", MAX_AGE);
+    }
+}
+
+/* ---- sending ---- */
+
+/* Passes a whole response on: one data bucket (or none) and EOS, so that its length is known (B-003). */
+static int send_bucket(request_rec *r, int status, const char *type, apr_bucket *data, size_t len)
+{
+    apr_bucket_brigade *bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
+
+    r->status = status;
+    ap_set_content_type(r, type);
+    ap_set_content_length(r, (apr_off_t)len);
+    if (len < GZIP_FROM) {
+        apr_table_setn(r->subprocess_env, "no-gzip", "1");
+    }
+    if (data != NULL) {
+        APR_BRIGADE_INSERT_TAIL(bb, data);
+    }
+    APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(bb->bucket_alloc));
+    ap_pass_brigade(r->output_filters, bb);
+    return OK; /* an error here means that the client has gone; the answer waits for its resend */
+}
+
+static int send_text(request_rec *r, int status, const char *text)
+{
+    size_t len = strlen(text);
+    apr_bucket *b =
+        len > 0 ? apr_bucket_immortal_create(text, len, r->connection->bucket_alloc) : NULL;
+
+    return send_bucket(r, status, "text/plain; charset=utf-8", b, len);
+}
+
+/* No memory, or no loop: Strophe and others try the same rid again after a 5xx. */
+static int send_busy(request_rec *r)
+{
+    apr_time_t now = bosh_clock_now();
+
+    if (child.lock != NULL && now - child.full_logged > FULL_LOG_EVERY) {
+        child.full_logged = now;
+        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
+                      "BH002: the shared memory for sessions is full, requests are answered 503 and come "
+                      "again; raise BoshMemory");
+    }
+    apr_table_setn(r->err_headers_out, "Retry-After", "1");
+    return send_text(r, HTTP_SERVICE_UNAVAILABLE, "busy, try again\n");
+}
+
+/* 17.1: the HTTP codes that clients from before 1.6 understand instead of a condition. */
+static int legacy_status(bosh_cond_t cond)
+{
+    switch (cond) {
+    case BOSH_COND_BAD_REQUEST:
+        return HTTP_BAD_REQUEST;
+    case BOSH_COND_POLICY_VIOLATION:
+        return HTTP_FORBIDDEN;
+    case BOSH_COND_ITEM_NOT_FOUND:
+        return HTTP_NOT_FOUND;
+    default:
+        return HTTP_OK;
+    }
+}
+
+/* A body that is not stored in a session: terminate with a condition, or type='error'. */
+static int send_tell(request_rec *r, const bosh_verdict_t *v)
+{
+    bosh_ans_t ans = { .flags = v->error ? BOSH_ANS_ERROR : BOSH_ANS_TERMINATE, .cond = v->cond };
+    char *buf = apr_bucket_alloc(BOSH_BODY_OPEN_MAX, r->connection->bucket_alloc);
+    size_t len = bosh_body_print_open(buf, &ans, true);
+    int status = v->legacy && !v->error ? legacy_status(v->cond) : HTTP_OK;
+    apr_bucket *b =
+        apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc);
+
+    return send_bucket(r, status, v->content[0] != '\0' ? apr_pstrdup(r->pool, v->content) : DEFAULT_CONTENT,
+                       b, len);
+}
+
+/* The stored answer, copied out of the arena in steps so that no lock is held for long. */
+static int send_stored(request_rec *r, bosh_verdict_t *v)
+{
+    apr_bucket_alloc_t *alloc = r->connection->bucket_alloc;
+    char *buf = apr_bucket_alloc(v->len > 0 ? v->len : 1, alloc);
+    size_t have = 0, n;
+
+    do {
+        size_t step = v->len - have < COPY_STEP ? v->len - have : COPY_STEP;
+        bosh_lock(child.lock);
+        n = bosh_session_read(child.lock->arena, v->session, v->serial, v->rid, have, buf + have, step);
+        bosh_unlock(child.lock);
+        have += n;
+    } while (n > 0 && have < v->len);
+    if (have < v->len) { /* let go meanwhile: the client has gone on without it */
+        apr_bucket_free(buf);
+        v->cond = BOSH_COND_ITEM_NOT_FOUND;
+        v->error = false;
+        return send_tell(r, v);
+    }
+    return send_bucket(r, HTTP_OK,
+                       v->content[0] != '\0' ? apr_pstrdup(r->pool, v->content) : DEFAULT_CONTENT,
+                       apr_bucket_heap_create(buf, have, apr_bucket_free, alloc), have);
+}
+
+/* 19.1: the connection ends without an answer. */
+static int close_silently(request_rec *r)
+{
+    r->connection->aborted = 1;
+    r->connection->keepalive = AP_CONN_CLOSE;
+    return OK;
+}
+
+static int send_verdict(request_rec *r, bosh_verdict_t *v)
+{
+    switch (v->act) {
+    case BOSH_DO_SEND:
+        return send_stored(r, v);
+    case BOSH_DO_TELL:
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "[s%u.%u rid %" APR_UINT64_T_FMT "] told %s", v->session,
+                      v->serial, v->rid,
+                      v->error                   ? "error"
+                      : v->cond == BOSH_COND_NONE ? "terminate"
+                                                  : bosh_body_condition(v->cond));
+        return send_tell(r, v);
+    case BOSH_DO_BUSY:
+        return send_busy(r);
+    case BOSH_DO_CLOSE:
+        return close_silently(r);
+    case BOSH_DO_HOLD:
+        break;
+    }
+    return HTTP_INTERNAL_SERVER_ERROR; /* not reached: holds are the callers' */
+}
+
+/* ---- waiting ---- */
+
+/* bosh_hold_fn: a waiting request gets a worker. */
+static bosh_hold_next_t wait_more(request_rec *r, void *baton, bosh_why_t why, apr_time_t *deadline,
+                                  int *result)
+{
+    wait_t *w = baton;
+    bool must = why == BOSH_WHY_MORE || why == BOSH_WHY_STOPPING;
+
+    *result = OK;
+    bosh_lock(child.lock);
+    if (why == BOSH_WHY_GONE) {
+        bosh_session_gone(child.lock->arena, bosh_clock_now(), w->v.session, w->v.serial, w->v.rid, w->holder);
+    } else {
+        bosh_session_poll(child.lock->arena, bosh_clock_now(), &w->conf->limits, must, w->holder, &w->v);
+    }
+    bosh_unlock(child.lock);
+    if (why == BOSH_WHY_GONE) {
+        return BOSH_HOLD_DONE;
+    }
+    if (w->v.act == BOSH_DO_HOLD) {
+        *deadline = w->v.deadline;
+        return BOSH_HOLD_AGAIN;
+    }
+    *result = send_verdict(r, &w->v);
+    return BOSH_HOLD_DONE;
+}
+
+/* ---- the request's own checks ---- */
+
+/* A media type and nothing else: it becomes a header (B-079). */
+static bool content_ok(const char *s)
+{
+    if (s == NULL) {
+        return true;
+    }
+    if (s[0] == '\0' || strlen(s) > BOSH_MAX_CONTENT || ap_strchr_c(s, '/') == NULL) {
+        return false;
+    }
+    for (; *s != '\0'; s++) {
+        if (!apr_isalnum(*s) && strchr("/+-._;= \"", *s) == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool short_enough(const char *s, size_t most)
+{
+    return s == NULL || strlen(s) <= most;
+}
+
+/* Digits, a dot, digits: what a stream header's version may be. */
+static bool version_ok(const char *s)
+{
+    return s == NULL || (s[0] != '\0' && strlen(s) < 8 && strspn(s, "0123456789.") == strlen(s));
+}
+
+/* Checks what later steps copy into fixed places. */
+static bool strings_ok(const bosh_req_t *req)
+{
+    return content_ok(req->content) && short_enough(req->lang, BOSH_MAX_LANG)
+        && short_enough(req->to, BOSH_MAX_DOMAIN) && version_ok(req->xmpp_version);
+}
+
+static void tell_now(bosh_verdict_t *v, bosh_cond_t cond)
+{
+    memset(v, 0, sizeof(*v));
+    v->act = BOSH_DO_TELL;
+    v->cond = cond;
+}
+
+/* B-082: the domain, folded; NULL when there is none. */
+static const char *fold_domain(request_rec *r, const char *to)
+{
+    size_t n = to != NULL ? strlen(to) : 0;
+    char *d;
+
+    if (n > 0 && to[n - 1] == '.') {
+        n--;
+    }
+    if (n == 0) {
+        return NULL;
+    }
+    d = apr_pstrmemdup(r->pool, to, n);
+    ap_str_tolower(d);
+    return d;
+}
+
+/* 7.1: a session for this request; false: `v` is the answer, no session was made. */
+static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *req, bosh_holder_t holder,
+                   bosh_verdict_t *v)
+{
+    const char *to = fold_domain(r, req->to);
+    const bosh_upstream_t *u;
+    uint8_t sid[BOSH_SID_BYTES];
+
+    if (to == NULL) {
+        tell_now(v, BOSH_COND_IMPROPER_ADDRESSING);
+        return;
+    }
+    u = bosh_config_find(conf, to);
+    if (u == NULL) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "no BoshUpstream serves the domain '%s'",
+                      ap_escape_logitem(r->pool, to));
+        tell_now(v, BOSH_COND_HOST_UNKNOWN);
+        return;
+    }
+    if (req->terminate) { /* B-097 */
+        tell_now(v, BOSH_COND_NONE);
+        return;
+    }
+    if (apr_generate_random_bytes(sid, sizeof(sid)) != APR_SUCCESS) {
+        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "BH003: no random bytes for a session id");
+        tell_now(v, BOSH_COND_INTERNAL_SERVER_ERROR);
+        return;
+    }
+    bosh_lock(child.lock);
+    bosh_session_create(child.lock->arena, bosh_clock_now(), req, &conf->limits, sid, to, r->useragent_ip,
+                        ap_ssl_conn_is_ssl(r->connection), child.peer, (uint16_t)u->row, holder, v);
+    bosh_unlock(child.lock);
+    if (v->act == BOSH_DO_TELL && v->cond == BOSH_COND_INTERNAL_SERVER_ERROR
+        && bosh_clock_now() - child.full_logged > FULL_LOG_EVERY) {
+        child.full_logged = bosh_clock_now();
+        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
+                      "BH004: no room for another session; raise BoshMaxSessions (%d) or BoshMemory",
+                      bosh_config_global()->max_sessions);
+    } else {
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "[s%u.%u] created for %s", v->session, v->serial, to);
+    }
+}
+
+/* ---- reading ---- */
+
+/*
+ * The whole body into the desk. OK, or the HTTP status to answer with. A body that does not arrive whole
+ * never reaches the session (B-012).
+ */
+static int read_body(request_rec *r, const bosh_config_t *conf, desk_t *d, size_t *len)
+{
+    size_t most = (size_t)conf->max_body;
+    int rv = ap_setup_client_block(r, REQUEST_CHUNKED_DECHUNK);
+    long n;
+
+    *len = 0;
+    if (rv != OK) {
+        return rv;
+    }
+    if (r->remaining > (apr_off_t)most) {
+        return HTTP_REQUEST_ENTITY_TOO_LARGE;
+    }
+    if (!ap_should_client_block(r)) {
+        return OK;
+    }
+    do {
+        /* One byte more than may be, to see whether there is more. */
+        if (*len > most || !grow(d, *len + (r->remaining > 0 ? (size_t)r->remaining + 1 : 4096))) {
+            return *len > most ? HTTP_REQUEST_ENTITY_TOO_LARGE : HTTP_SERVICE_UNAVAILABLE;
+        }
+        n = ap_get_client_block(r, d->buf + *len, d->size - *len);
+        if (n < 0) {
+            return HTTP_BAD_REQUEST;
+        }
+        *len += (size_t)n;
+    } while (n > 0);
+    return *len > most ? HTTP_REQUEST_ENTITY_TOO_LARGE : OK;
+}
+
+static int refuse_body(request_rec *r, const bosh_config_t *conf, int status)
+{
+    switch (status) {
+    case HTTP_REQUEST_ENTITY_TOO_LARGE: /* B-019: no session is touched */
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "request body larger than BoshMaxBody (%d bytes)",
+                      conf->max_body);
+        r->connection->keepalive = AP_CONN_CLOSE; /* the rest is not worth reading */
+        return send_text(r, status, "request body larger than BoshMaxBody\n");
+    case HTTP_SERVICE_UNAVAILABLE:
+        return send_busy(r);
+    default:
+        return status;
+    }
+}
+
+/* B-093: a coding that was not offered cannot be read. */
+static bool coded(request_rec *r)
+{
+    const char *coding = apr_table_get(r->headers_in, "Content-Encoding");
+
+    return coding != NULL && ap_cstr_casecmp(coding, "identity") != 0;
+}
+
+/* Parses and applies the body on the desk; `v` says what to do. */
+static void apply_body(request_rec *r, const bosh_config_t *conf, desk_t *d, size_t len,
+                       bosh_holder_t holder, bosh_verdict_t *v)
+{
+    bosh_req_t req;
+    const char *why = NULL;
+    apr_status_t rv;
+
+    if (coded(r)) {
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "bad request: a Content-Encoding that was not offered");
+        tell_now(v, BOSH_COND_BAD_REQUEST);
+        return;
+    }
+    rv = bosh_body_parse(d->parser, d->buf, len, &req, &why);
+    if (rv == APR_SUCCESS && !strings_ok(&req)) {
+        rv = APR_EGENERAL;
+        why = "an attribute of the body is too long or not what it should be";
+    }
+    if (rv == APR_ENOMEM) {
+        memset(v, 0, sizeof(*v));
+        v->act = BOSH_DO_BUSY;
+    } else if (rv != APR_SUCCESS) {
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "bad request: %s", why);
+        tell_now(v, BOSH_COND_BAD_REQUEST);
+        if (req.has & BOSH_HAS_SID) { /* B-044 */
+            bosh_lock(child.lock);
+            bosh_session_bad_request(child.lock->arena, bosh_clock_now(), req.sid, v);
+            bosh_unlock(child.lock);
+        }
+    } else if (!(req.has & BOSH_HAS_SID)) {
+        create(r, conf, &req, holder, v);
+    } else {
+        bosh_lock(child.lock);
+        bosh_session_request(child.lock->arena, bosh_clock_now(), &req, &conf->limits,
+                             ap_ssl_conn_is_ssl(r->connection), holder, v);
+        bosh_unlock(child.lock);
+    }
+}
+
+static int post(request_rec *r, const bosh_config_t *conf)
+{
+    desk_t *d = take_desk();
+    bosh_waiter_t waiter;
+    bosh_holder_t holder;
+    bosh_verdict_t v;
+    wait_t *w;
+    size_t len;
+    int rv;
+
+    if (d == NULL) {
+        return send_busy(r);
+    }
+    rv = read_body(r, conf, d, &len);
+    if (rv != OK) {
+        give_desk(d);
+        return refuse_body(r, conf, rv);
+    }
+    if (bosh_hold_new(r, &waiter) != APR_SUCCESS) {
+        give_desk(d);
+        return send_busy(r);
+    }
+    holder.peer = child.peer;
+    holder.waiter = waiter.id;
+    holder.gen = waiter.gen;
+    apply_body(r, conf, d, len, holder, &v);
+    give_desk(d);
+    if (v.act != BOSH_DO_HOLD) {
+        bosh_hold_free(waiter);
+        return send_verdict(r, &v);
+    }
+    w = apr_palloc(r->pool, sizeof(*w));
+    w->conf = conf;
+    w->holder = holder;
+    w->v = v;
+    return bosh_hold_wait(r, waiter, v.deadline, wait_more, w);
+}
+
+int bosh_request_handler(request_rec *r)
+{
+    const bosh_config_t *conf;
+
+    if (r->handler == NULL || strcmp(r->handler, "bosh") != 0) {
+        return DECLINED;
+    }
+    conf = bosh_config_of(r->server);
+    set_headers(r, conf);
+    switch (r->method_number) {
+    case M_POST:
+        return child.loop != NULL ? post(r, conf) : send_busy(r);
+    case M_OPTIONS:
+        apr_table_setn(r->err_headers_out, "Allow", "GET, HEAD, POST, OPTIONS");
+        return send_bucket(r, HTTP_NO_CONTENT, NULL, NULL, 0);
+    case M_GET: /* HEAD as well */
+        return send_text(r, HTTP_OK,
+                         "This is a BOSH endpoint (XEP-0124). Point an XMPP web client at this URL.\n");
+    default: /* B-015 */
+        apr_table_setn(r->err_headers_out, "Allow", "GET, HEAD, POST, OPTIONS");
+        return send_text(r, HTTP_METHOD_NOT_ALLOWED, "POST is the method here\n");
+    }
+}

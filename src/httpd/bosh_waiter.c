@@ -1,0 +1,574 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bosh_waiter.c owns the table of a child's waiting requests: their names, what has been asked of them, their
+ * deadlines, and the queue of wakes. Workers come through bosh_hold.c and bosh_park.c, the loop thread through
+ * the functions of bosh_hold.h that are defined here (wake, wake_all, next_deadline, expire), httpd's main and
+ * listener threads through bosh_hold_stop(). Everything is under one mutex.
+ *
+ *     rows    [ waiter | waiter | ... ]   a row is named (index, gen), gen changes with each use
+ *     timers  parked rows that nobody has woken, earliest `due` first
+ *     queue   row <-> row <-> row         parked rows whose wake must wait, oldest first
+ *     spare   [ fd | fd | ... ]           eventfds for workers that block, kept for the next one
+ *
+ * Invariants, whenever the mutex is free:
+ * - A row has its timer set or is on the queue only while PARKED; never both; neither once it is rung.
+ * - `rung` means that the row's eventfd has been written and not been read. A parked row is written once.
+ * - flying = parked rows that are rung + workers that have unparked a rung row and not landed yet.
+ * - A PARKED or BLOCKED row with something asked is rung or queued: no wake can be lost.
+ *
+ * Why wakes are bounded: event shuts idle keep-alive connections down when all workers of a child look busy,
+ * so waking thousands of requests at once would cost their clients a reconnect each. The bound is on wakes
+ * between the write of the eventfd and the moment the worker is about to be free again.
+ */
+#include "bosh_waiter.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "bosh_clock.h"
+#include "bosh_timer.h"
+
+#define NONE      UINT32_MAX
+#define MAX_ROWS  65536 /* as much memory as is used of them: a page at a time */
+#define SPARE_FDS 64
+
+/* Workers that write to slow clients keep their wakes flying. When none has landed for this long while others
+ * queue, the bound is on the wrong side: as many as it allows are let through besides the stuck ones. */
+#define STALL apr_time_from_msec(200)
+
+typedef enum hand_t { FREE, WORKER, PARKED, BLOCKED } hand_t;
+
+typedef struct row_t {
+    bosh_timer_t timer; /* first: a timer is its row; set while PARKED and nobody has asked */
+    uint32_t gen;
+    uint32_t next, prev; /* FREE: the free list (next only). PARKED: the queue */
+    int fd;              /* PARKED: the connection's eventfd, BLOCKED: one of ours; else -1 */
+    uint8_t hand;
+    uint8_t asked; /* BOSH_ASKED_* */
+    bool rung;
+    bool queued;
+    bool told_stop;
+    bool async; /* counted in table.async, from its first park on */
+} row_t;
+
+static struct {
+    pthread_mutex_t mutex;
+    bool open;
+    bool stopping;
+    bool kick_due; /* the loop must look again: kick it once the mutex is free */
+    bosh_waiter_cfg_t cfg;
+
+    row_t *rows;
+    uint32_t nrows; /* used at least once */
+    uint32_t free_row;
+
+    bosh_timers_t timers;
+    apr_time_t announced; /* what the loop was told last: it sleeps at most until then */
+
+    uint32_t queue_head, queue_tail;
+    uint32_t flying;
+    uint32_t slack;   /* wakes allowed beyond max_wakes, see STALL */
+    apr_time_t stall; /* when the queue counts as stalled */
+
+    int spare[SPARE_FDS];
+    uint32_t nspare;
+
+    uint32_t async, blocked;
+} table;
+
+/*
+ * False when the table is closed, and when this very thread has the mutex: prefork ends a child from within a
+ * signal handler, which may have interrupted us here. Such a child has nobody left to serve.
+ */
+static bool lock(void)
+{
+    if (pthread_mutex_lock(&table.mutex) != 0) {
+        return false;
+    }
+    if (!table.open) {
+        pthread_mutex_unlock(&table.mutex);
+        return false;
+    }
+    return true;
+}
+
+static void unlock(void)
+{
+    pthread_mutex_unlock(&table.mutex);
+}
+
+static void unlock_and_kick(void)
+{
+    bool kick = table.kick_due;
+
+    table.kick_due = false;
+    pthread_mutex_unlock(&table.mutex);
+    if (kick && table.cfg.kick) {
+        table.cfg.kick(table.cfg.kick_ctx);
+    }
+}
+
+static row_t *find(bosh_waiter_t w)
+{
+    row_t *x = w.id < table.nrows ? &table.rows[w.id] : NULL;
+
+    return x && x->gen == w.gen && x->hand != FREE ? x : NULL;
+}
+
+static uint32_t id_of(const row_t *x)
+{
+    return (uint32_t)(x - table.rows);
+}
+
+/* ---- deadlines ---- */
+
+/* The loop need not be told of a deadline that is not before the one it sleeps for. */
+static void announce(apr_time_t due)
+{
+    if (due < table.announced) {
+        table.announced = due;
+        table.kick_due = true;
+    }
+}
+
+/* ---- the queue of wakes ---- */
+
+static void queue_add(row_t *x)
+{
+    x->queued = true;
+    x->next = NONE;
+    x->prev = table.queue_tail;
+    if (table.queue_tail == NONE) {
+        table.queue_head = id_of(x);
+        table.stall = bosh_clock_now() + STALL;
+        announce(table.stall);
+    } else {
+        table.rows[table.queue_tail].next = id_of(x);
+    }
+    table.queue_tail = id_of(x);
+}
+
+static void queue_remove(row_t *x)
+{
+    if (!x->queued) {
+        return;
+    }
+    x->queued = false;
+    if (x->prev == NONE) {
+        table.queue_head = x->next;
+    } else {
+        table.rows[x->prev].next = x->next;
+    }
+    if (x->next == NONE) {
+        table.queue_tail = x->prev;
+    } else {
+        table.rows[x->next].prev = x->prev;
+    }
+    if (table.queue_head == NONE) {
+        table.slack = 0;
+    }
+}
+
+/* The descriptor is non-blocking and its counter far from full: the write cannot fail, and if it did, a
+ * counter that is not 0 is what we want. */
+static void ring(row_t *x)
+{
+    uint64_t one = 1;
+    ssize_t n = write(x->fd, &one, sizeof(one));
+
+    (void)n;
+    x->rung = true;
+}
+
+static void hush(row_t *x)
+{
+    uint64_t count;
+    ssize_t n = read(x->fd, &count, sizeof(count));
+
+    (void)n;
+    x->rung = false;
+}
+
+static bool may_fly(void)
+{
+    return table.flying < table.cfg.max_wakes + table.slack;
+}
+
+/* Something was asked of x: sees to it that a worker comes. */
+static void summon(row_t *x)
+{
+    if (x->hand == BLOCKED && !x->rung) {
+        ring(x);
+    }
+    if (x->hand != PARKED || x->rung || x->queued) {
+        return;
+    }
+    bosh_timers_set(&table.timers, &x->timer, BOSH_NEVER);
+    if (may_fly()) {
+        table.flying++;
+        ring(x);
+    } else {
+        queue_add(x);
+    }
+}
+
+static void start_queued(void)
+{
+    while (table.queue_head != NONE && may_fly()) {
+        row_t *x = &table.rows[table.queue_head];
+
+        queue_remove(x);
+        table.flying++;
+        ring(x);
+    }
+}
+
+static void land(void)
+{
+    table.flying--;
+    if (table.queue_head != NONE) {
+        table.stall = bosh_clock_now() + STALL;
+        start_queued();
+    }
+}
+
+/* PARKED or BLOCKED -> WORKER. True: it was rung, the caller has an eventfd to empty. */
+static bool reclaim(row_t *x)
+{
+    bool rung = x->rung;
+
+    bosh_timers_set(&table.timers, &x->timer, BOSH_NEVER);
+    queue_remove(x);
+    x->rung = false;
+    x->fd = -1;
+    x->hand = WORKER;
+    return rung;
+}
+
+/* ---- rows ---- */
+
+void bosh_waiter_register(void)
+{
+    pthread_mutexattr_t attr;
+
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
+    pthread_mutex_init(&table.mutex, &attr);
+    pthread_mutexattr_destroy(&attr);
+}
+
+apr_status_t bosh_waiter_open(const bosh_waiter_cfg_t *cfg)
+{
+    row_t *rows = calloc(MAX_ROWS, sizeof(*rows));
+    bosh_timers_t timers;
+
+    if (rows == NULL) {
+        return APR_ENOMEM;
+    }
+    if (!bosh_timers_init(&timers, MAX_ROWS)) {
+        free(rows);
+        return APR_ENOMEM;
+    }
+    pthread_mutex_lock(&table.mutex); /* the loop may run already and ask for deadlines */
+    table.cfg = *cfg;
+    table.rows = rows;
+    table.timers = timers;
+    table.nrows = table.nspare = table.flying = table.slack = table.async = table.blocked = 0;
+    table.free_row = table.queue_head = table.queue_tail = NONE;
+    table.announced = BOSH_NEVER;
+    table.stopping = table.kick_due = false;
+    table.open = true;
+    unlock();
+    return APR_SUCCESS;
+}
+
+void bosh_waiter_close(void)
+{
+    if (!lock()) {
+        return;
+    }
+    table.open = false;
+    for (uint32_t i = 0; i < table.nspare; i++) {
+        close(table.spare[i]);
+    }
+    free(table.rows);
+    bosh_timers_destroy(&table.timers);
+    table.rows = NULL;
+    table.nrows = table.nspare = 0;
+    unlock();
+}
+
+apr_status_t bosh_waiter_new(bosh_waiter_t *w)
+{
+    row_t *x = NULL;
+
+    if (!lock()) {
+        return APR_ENOMEM;
+    }
+    if (table.free_row != NONE) {
+        x = &table.rows[table.free_row];
+        table.free_row = x->next;
+    } else if (table.nrows < MAX_ROWS) {
+        x = &table.rows[table.nrows++];
+    }
+    if (x != NULL) {
+        *x = (row_t){.gen = x->gen + 1, .fd = -1, .hand = WORKER};
+        if (x->gen == 0) {
+            x->gen = 1; /* 0 is nobody's: a name of zeros names nothing */
+        }
+        w->id = id_of(x);
+        w->gen = x->gen;
+    }
+    unlock();
+    return x != NULL ? APR_SUCCESS : APR_ENOMEM;
+}
+
+static void keep_spare(row_t *x)
+{
+    if (x->rung) {
+        hush(x);
+    }
+    if (table.nspare < SPARE_FDS) {
+        table.spare[table.nspare++] = x->fd;
+    } else {
+        close(x->fd);
+    }
+    table.blocked--;
+}
+
+bool bosh_waiter_free(bosh_waiter_t w)
+{
+    row_t *x;
+
+    if (!lock()) {
+        return false;
+    }
+    x = find(w);
+    if (x) {
+        if (x->hand == BLOCKED) {
+            keep_spare(x);
+        } else if (x->hand == PARKED && x->rung) {
+            land();
+        }
+        if (x->async) {
+            table.async--;
+        }
+        reclaim(x);
+        x->hand = FREE;
+        x->next = table.free_row;
+        table.free_row = w.id;
+    }
+    unlock_and_kick();
+    return x != NULL;
+}
+
+unsigned bosh_waiter_take(bosh_waiter_t w)
+{
+    unsigned asked = 0;
+    row_t *x;
+
+    if (!lock()) {
+        return BOSH_ASKED_STOP;
+    }
+    x = find(w);
+    if (x) {
+        if (x->hand == BLOCKED && x->rung) {
+            hush(x); /* before `asked` is forgotten, else this would swallow the next wake */
+        }
+        asked = x->asked;
+        x->asked = 0;
+        if (table.stopping && !x->told_stop) {
+            asked |= BOSH_ASKED_STOP;
+            x->told_stop = true;
+        }
+    }
+    unlock();
+    return asked;
+}
+
+void bosh_waiter_park(bosh_waiter_t w, int fd, apr_time_t due)
+{
+    row_t *x;
+
+    if (!lock()) {
+        return;
+    }
+    x = find(w);
+    if (x) {
+        x->hand = PARKED;
+        x->fd = fd;
+        if (!x->async) {
+            x->async = true;
+            table.async++;
+        }
+        if (x->asked || (table.stopping && !x->told_stop)) {
+            summon(x);
+        } else {
+            bosh_timers_set(&table.timers, &x->timer, due);
+            announce(due);
+        }
+    }
+    unlock_and_kick();
+}
+
+bool bosh_waiter_unpark(bosh_waiter_t w)
+{
+    bool rung = false;
+    row_t *x;
+
+    if (!lock()) {
+        return false;
+    }
+    x = find(w);
+    if (x && x->hand == PARKED) {
+        rung = reclaim(x);
+    }
+    unlock();
+    return rung;
+}
+
+void bosh_waiter_landed(void)
+{
+    if (!lock()) {
+        return;
+    }
+    land();
+    unlock_and_kick();
+}
+
+apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd)
+{
+    apr_status_t rv = APR_SUCCESS;
+    row_t *x;
+
+    if (!lock()) {
+        return APR_EBUSY;
+    }
+    x = find(w);
+    *fd = -1;
+    if (!x || (table.cfg.max_blocked && table.blocked >= table.cfg.max_blocked)) {
+        rv = APR_EBUSY;
+    } else if (table.nspare) {
+        *fd = table.spare[--table.nspare];
+    } else if ((*fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0) {
+        rv = errno;
+    }
+    if (rv == APR_SUCCESS) {
+        table.blocked++;
+        x->hand = BLOCKED;
+        x->fd = *fd;
+        if (x->asked || (table.stopping && !x->told_stop)) {
+            summon(x);
+        }
+    }
+    unlock();
+    return rv;
+}
+
+/* ---- bosh_hold.h: what the loop and the life cycle call ---- */
+
+void bosh_hold_wake(uint32_t id, uint32_t gen)
+{
+    row_t *x;
+
+    if (!lock()) {
+        return;
+    }
+    x = find((bosh_waiter_t){id, gen});
+    if (x) {
+        x->asked |= BOSH_ASKED_WAKE;
+        summon(x);
+    }
+    unlock();
+}
+
+/* Everyone that waits is asked `what` and gets a worker; those in a worker's hand will find it. */
+static void ask_all(unsigned what)
+{
+    for (uint32_t i = 0; i < table.nrows; i++) {
+        row_t *x = &table.rows[i];
+
+        if (x->hand == FREE) {
+            continue;
+        }
+        x->asked |= (uint8_t)what;
+        summon(x);
+    }
+}
+
+void bosh_hold_wake_all(void)
+{
+    if (!lock()) {
+        return;
+    }
+    ask_all(BOSH_ASKED_WAKE);
+    unlock();
+}
+
+void bosh_hold_stop(void)
+{
+    if (!lock()) {
+        return;
+    }
+    if (!table.stopping) {
+        table.stopping = true;
+        ask_all(0);
+    }
+    unlock_and_kick();
+}
+
+apr_time_t bosh_hold_next_deadline(void)
+{
+    apr_time_t next = BOSH_NEVER;
+    const bosh_timer_t *first;
+
+    if (!lock()) {
+        return next;
+    }
+    first = bosh_timers_first(&table.timers);
+    if (first != NULL) {
+        next = first->at;
+    }
+    if (table.queue_head != NONE && table.stall < next) {
+        next = table.stall;
+    }
+    table.announced = next;
+    table.kick_due = false;
+    unlock();
+    return next;
+}
+
+void bosh_hold_expire(apr_time_t now)
+{
+    bosh_timer_t *first;
+
+    if (!lock()) {
+        return;
+    }
+    while ((first = bosh_timers_first(&table.timers)) != NULL && first->at <= now) {
+        row_t *x = (row_t *)first;
+
+        x->asked |= BOSH_ASKED_CLOCK;
+        summon(x); /* ends the timer */
+    }
+    if (table.queue_head != NONE && table.stall <= now) {
+        table.slack = table.flying;
+        table.stall = now + STALL;
+        start_queued();
+    }
+    unlock();
+}
+
+void bosh_hold_count(uint32_t *async, uint32_t *blocked)
+{
+    *async = *blocked = 0;
+    if (!lock()) {
+        return;
+    }
+    *async = table.async;
+    *blocked = table.blocked;
+    unlock();
+}

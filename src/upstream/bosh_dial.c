@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Connecting. Called by bosh_stream.c on the loop thread, for streams in phase CONNECT.
+ *
+ * Invariant: while a stream is in this phase either its connection is CONNECTING, or attempt_at says when
+ * the next try is; link_at bounds it all.
+ */
+#include "bosh_dial.h"
+
+#include <string.h>
+
+#include "bosh_pump.h"
+
+/* The socket is there: our header goes out. */
+static void established(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    bosh_session_t *s = bosh_stream_lock(ss, st);
+    size_t n;
+
+    if (s == NULL) {
+        return;
+    }
+    n = bosh_session_print_header(s, ss->buf);
+    bosh_stream_phase(st, s, BOSH_LINK_HEADER, st->link_at);
+    bosh_stream_unlock(ss);
+    st->attempt_at = BOSH_NEVER;
+    bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "connected");
+    bosh_pump_say(ss, st, ss->buf, n);
+}
+
+static void connect_failed(bosh_streams_t *ss, bosh_stream_t *st, apr_status_t rv)
+{
+    char text[160] = "cannot connect: ";
+    size_t n = strlen(text);
+
+    apr_strerror(rv, text + n, sizeof(text) - n);
+    bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, text);
+}
+
+/* Each address gets its share of what is left of the time; the last one all of it. */
+static apr_time_t attempt_deadline(const bosh_streams_t *ss, const bosh_stream_t *st)
+{
+    apr_interval_time_t share;
+    const apr_sockaddr_t *sa;
+    int left = 0;
+
+    for (sa = st->addr; sa != NULL; sa = sa->next) {
+        left++;
+    }
+    if (left <= 1) {
+        return BOSH_NEVER;
+    }
+    share = (st->link_at - ss->now) / left;
+    return ss->now + (share > apr_time_from_sec(1) ? share : apr_time_from_sec(1));
+}
+
+/* Connects to st->addr, or to the next one that does not fail at once. */
+static void try_addresses(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    for (;;) {
+        apr_status_t rv = bosh_conn_open(&st->conn, st->addr, st->target->path);
+
+        BOSH_STAT_ADD(ss, connects, 1);
+        if (rv == APR_SUCCESS) {
+            BOSH_STAT_ADD(ss, sockets, 1);
+            st->attempt_at = attempt_deadline(ss, st);
+            if (st->conn.state == BOSH_CONN_UP) {
+                established(ss, st);
+            }
+            return;
+        }
+        if (APR_STATUS_IS_EAGAIN(rv)) { /* a unix socket's backlog; link_at bounds the retries */
+            st->attempt_at = ss->now + BOSH_RETRY_TIME;
+            return;
+        }
+        if (st->addr == NULL || st->addr->next == NULL) {
+            connect_failed(ss, st, rv);
+            return;
+        }
+        st->addr = st->addr->next;
+    }
+}
+
+/* This attempt came to nothing. */
+static void next_address(bosh_streams_t *ss, bosh_stream_t *st, apr_status_t rv)
+{
+    if (st->addr == NULL || st->addr->next == NULL) {
+        connect_failed(ss, st, rv);
+        return;
+    }
+    bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "cannot connect (%d), trying the next address", rv);
+    bosh_stream_hang_up(ss, st);
+    st->addr = st->addr->next;
+    try_addresses(ss, st);
+}
+
+void bosh_dial_start(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    bosh_session_t *s = bosh_stream_lock(ss, st);
+    uint16_t row;
+
+    if (s == NULL) {
+        return;
+    }
+    row = s->link.upstream;
+    if (row < ss->cfg->ntargets) {
+        st->target = &ss->cfg->targets[row];
+        st->addr = st->target->addrs;
+        bosh_stream_phase(st, s, BOSH_LINK_CONNECT, s->created + bosh_dial_time(st));
+    }
+    bosh_stream_unlock(ss);
+    if (st->target == NULL) {
+        bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED,
+                         "its upstream is not configured");
+    } else if (st->addr == NULL && st->target->path == NULL) {
+        bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, "its upstream has no address");
+    } else {
+        try_addresses(ss, st);
+    }
+}
+
+void bosh_dial_event(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    apr_status_t rv = st->conn.ops->establish(&st->conn);
+
+    if (rv == APR_SUCCESS) {
+        established(ss, st);
+    } else if (!APR_STATUS_IS_EAGAIN(rv)) {
+        next_address(ss, st, rv);
+    }
+}
+
+void bosh_dial_attempt(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    st->attempt_at = BOSH_NEVER;
+    if (st->conn.state == BOSH_CONN_NONE) {
+        try_addresses(ss, st);
+    } else {
+        next_address(ss, st, APR_TIMEUP);
+    }
+}
+
+apr_interval_time_t bosh_dial_time(const bosh_stream_t *st)
+{
+    return st->target != NULL && st->target->timeout > 0 ? st->target->timeout
+                                                         : apr_time_from_sec(BOSH_UPSTREAM_TIMEOUT);
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * THE thread of a child. Owns the epoll set; everything that happens upstream happens in turn(), on this
+ * thread: mail, timers, the sweep, sockets. Started in child_init, joined before pchild goes.
+ *
+ * Invariant: the loop sleeps only after it has set peer.asleep under the lock with an empty mailbox, so
+ * whoever mails it afterwards writes its eventfd: no message waits longer than it takes to wake up.
+ */
+#include "bosh_loop.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <apr_thread_proc.h>
+
+#include "bosh_clock.h"
+#include "bosh_peer.h"
+#include "bosh_stream.h"
+
+#define MAIL_MAX   256
+#define EVENTS_MAX 256
+#define SWEEP      apr_time_from_sec(1)
+#define STOP_TIME  apr_time_from_sec(1)
+#define WAKE_TAG   UINT64_C(0) /* our eventfd; streams and peers have tags of their own */
+
+struct bosh_loop_t {
+    bosh_loop_cfg_t cfg;
+    bosh_lock_t lock;
+    bosh_peers_t *peers;
+    bosh_streams_t *streams;
+    apr_thread_t *thread;
+    uint32_t me;
+    int epfd;
+    int evfd;               /* ours of cfg.wakers */
+    int draining, stopping; /* set by other threads, atomically */
+    bool drained;
+    apr_time_t now, next_sweep;
+    bosh_mail_t mail[MAIL_MAX];
+    struct epoll_event events[EVENTS_MAX];
+    bosh_loop_stats_t last; /* after the end */
+};
+
+static bool is_set(const int *flag)
+{
+    return __atomic_load_n(flag, __ATOMIC_ACQUIRE) != 0;
+}
+
+static void set(int *flag)
+{
+    __atomic_store_n(flag, 1, __ATOMIC_RELEASE);
+}
+
+static void say(bosh_loop_t *l, bosh_log_t level, const char *line)
+{
+    if (l->cfg.log != NULL) {
+        l->cfg.log(l->cfg.log_ctx, level, line);
+    }
+}
+
+/* ---- what a turn does ---- */
+
+/* True when there may be more mail. */
+static bool take_mail(bosh_loop_t *l)
+{
+    bool overflow = false;
+    uint32_t n;
+
+    bosh_lock(&l->lock);
+    bosh_arena_peer(l->lock.arena, l->me)->asleep = 0;
+    n = bosh_arena_mail_take(l->lock.arena, l->me, l->mail, MAIL_MAX, &overflow);
+    bosh_unlock(&l->lock);
+    for (uint32_t i = 0; i < n; i++) {
+        if (l->mail[i].what & BOSH_MAIL_WAITER) {
+            l->cfg.wake(l->mail[i].what & ~BOSH_MAIL_WAITER, l->mail[i].tag);
+        } else {
+            bosh_stream_look(l->streams, l->mail[i].what, l->mail[i].tag);
+        }
+    }
+    if (overflow) {
+        bosh_streams_recheck(l->streams);
+        l->cfg.wake_all();
+    }
+    return n == MAIL_MAX;
+}
+
+static void do_what_is_due(bosh_loop_t *l)
+{
+    if (is_set(&l->draining) && !l->drained) {
+        l->drained = true;
+        bosh_peers_drain(l->peers);
+    }
+    if (l->cfg.next_deadline() <= l->now) {
+        l->cfg.expire(l->now);
+    }
+    bosh_streams_run(l->streams);
+    if (l->now >= l->next_sweep) {
+        l->next_sweep = l->now + SWEEP;
+        bosh_peers_sweep(l->peers, l->now);
+        bosh_streams_sweep(l->streams);
+    }
+}
+
+static int poll_time(bosh_loop_t *l, apr_time_t until)
+{
+    apr_time_t at = l->next_sweep, t = l->cfg.next_deadline();
+
+    at = t < at ? t : at;
+    t = bosh_streams_next(l->streams);
+    at = t < at ? t : at;
+    at = until < at ? until : at;
+    return at <= l->now ? 0 : (int)((at - l->now + 999) / 1000);
+}
+
+/* Announces that we sleep; false: there is mail, so we must not. */
+static bool may_sleep(bosh_loop_t *l)
+{
+    bosh_peer_t *p = bosh_arena_peer(l->lock.arena, l->me);
+    bool may;
+
+    bosh_lock(&l->lock);
+    may = p->mail_n == 0 && !p->overflow;
+    p->asleep = may;
+    bosh_unlock(&l->lock);
+    return may;
+}
+
+static void drain_eventfd(bosh_loop_t *l)
+{
+    uint64_t count;
+
+    while (read(l->evfd, &count, sizeof(count)) > 0) {
+    }
+}
+
+static void look_at_sockets(bosh_loop_t *l, int timeout)
+{
+    int n = epoll_wait(l->epfd, l->events, EVENTS_MAX, timeout);
+
+    l->now = l->streams->now = bosh_clock_now();
+    BOSH_STAT_ADD(l->streams, turns, 1);
+    for (int i = 0; i < n; i++) {
+        uint64_t tag = l->events[i].data.u64;
+        if (tag == WAKE_TAG) {
+            drain_eventfd(l);
+        } else if (tag >> 32 == 0) {
+            bosh_peers_event(l->peers, l->now, (uint32_t)(tag & 0x7fffffff));
+        } else {
+            bosh_stream_event(l->streams, (bosh_ix)(tag >> 32), (uint32_t)tag, l->events[i].events);
+        }
+    }
+}
+
+static void turn(bosh_loop_t *l, apr_time_t until)
+{
+    bool more = take_mail(l);
+    int timeout;
+
+    do_what_is_due(l);
+    timeout = more ? 0 : poll_time(l, until);
+    if (timeout > 0 && !may_sleep(l)) {
+        timeout = 0;
+    }
+    look_at_sockets(l, timeout);
+}
+
+/* ---- the thread ---- */
+
+static void shut_down(bosh_loop_t *l)
+{
+    apr_time_t deadline;
+    uint32_t n;
+    char line[120];
+
+    l->now = l->streams->now = bosh_clock_now();
+    deadline = l->now + STOP_TIME;
+    n = bosh_streams_end_all(l->streams, BOSH_COND_SYSTEM_SHUTDOWN);
+    while (l->streams->stats.sockets > 0 && l->now < deadline) {
+        turn(l, deadline);
+    }
+    (void)take_mail(l); /* those of our own held requests that are still there */
+    bosh_streams_abandon(l->streams);
+    bosh_peers_leave(l->peers, l->now);
+    if (n > 0) {
+        snprintf(line, sizeof(line), "peer %u stopped: %u sessions ended with system-shutdown",
+                 l->me, n);
+        say(l, BOSH_LOG_INFO, line);
+    }
+}
+
+static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
+{
+    bosh_loop_t *l = baton;
+
+    pthread_setname_np(pthread_self(), "bosh-loop");
+    l->now = l->streams->now = bosh_clock_now();
+    while (!is_set(&l->stopping)) {
+        turn(l, BOSH_NEVER);
+    }
+    shut_down(l);
+    apr_thread_exit(thread, APR_SUCCESS);
+    return NULL;
+}
+
+/* ---- the outside ---- */
+
+static void on_repair(void *ctx, uint32_t lost)
+{
+    bosh_loop_t *l = ctx;
+    char line[160];
+
+    snprintf(line, sizeof(line),
+             "BH203: a process died while it changed the session table; repaired, %u sessions lost",
+             lost);
+    say(l, BOSH_LOG_WARNING, line);
+    bosh_loop_kick(l); /* mailboxes were emptied: look at everything */
+}
+
+static void release(bosh_loop_t *l)
+{
+    if (l->streams != NULL) {
+        l->last = l->streams->stats;
+        bosh_streams_destroy(l->streams);
+    }
+    if (l->peers != NULL) {
+        bosh_peers_destroy(l->peers);
+    }
+    if (l->epfd >= 0) {
+        close(l->epfd);
+    }
+    l->streams = NULL;
+    l->peers = NULL;
+    l->epfd = -1;
+}
+
+static apr_status_t stop_cleanup(void *baton)
+{
+    return bosh_loop_stop(baton);
+}
+
+/* httpd's signals belong to its own threads. */
+static apr_status_t start_thread(bosh_loop_t *l, apr_pool_t *pool)
+{
+    sigset_t all, before;
+    apr_status_t rv;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rv = apr_thread_create(&l->thread, NULL, run, l, pool);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rv;
+}
+
+apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr_pool_t *pchild)
+{
+    bosh_loop_t *l = apr_pcalloc(pchild, sizeof(*l));
+    struct epoll_event ev = {.events = EPOLLIN, .data = {.u64 = WAKE_TAG}};
+    apr_status_t rv = APR_ENOMEM;
+
+    l->cfg = *cfg;
+    l->lock.arena = cfg->arena;
+    l->lock.wakers = cfg->wakers;
+    l->lock.on_repair = on_repair;
+    l->lock.ctx = l;
+    l->evfd = -1;
+    l->epfd = epoll_create1(EPOLL_CLOEXEC);
+    if (l->epfd < 0) {
+        return apr_get_os_error();
+    }
+    l->peers = bosh_peers_create(&l->cfg, &l->lock, l->epfd);
+    if (l->peers == NULL) {
+        goto failed;
+    }
+    rv = bosh_peers_join(l->peers, bosh_clock_now(), &l->me);
+    if (rv != APR_SUCCESS) {
+        goto failed;
+    }
+    rv = APR_ENOMEM;
+    l->streams = bosh_streams_create(&l->cfg, &l->lock, l->me, l->epfd);
+    if (l->streams == NULL) {
+        goto leave;
+    }
+    l->evfd = cfg->wakers->fd[l->me - 1];
+    rv = epoll_ctl(l->epfd, EPOLL_CTL_ADD, l->evfd, &ev) == 0 ? start_thread(l, pchild)
+                                                              : apr_get_os_error();
+    if (rv != APR_SUCCESS) {
+        goto leave;
+    }
+    apr_pool_pre_cleanup_register(pchild, l, stop_cleanup);
+    *loop = l;
+    return APR_SUCCESS;
+
+leave:
+    bosh_peers_leave(l->peers, bosh_clock_now());
+failed:
+    release(l);
+    return rv;
+}
+
+uint32_t bosh_loop_peer(const bosh_loop_t *loop)
+{
+    return loop->me;
+}
+
+bosh_lock_t *bosh_loop_lock(bosh_loop_t *loop)
+{
+    return &loop->lock;
+}
+
+void bosh_loop_kick(void *loop)
+{
+    const bosh_loop_t *l = loop;
+    uint64_t one = 1;
+
+    if (l->evfd >= 0 && write(l->evfd, &one, sizeof(one)) < 0) {
+        /* Full: it is readable then, which is all we want. */
+        return;
+    }
+}
+
+void bosh_loop_drain(bosh_loop_t *loop)
+{
+    set(&loop->draining);
+    bosh_loop_kick(loop);
+}
+
+apr_status_t bosh_loop_stop(bosh_loop_t *loop)
+{
+    apr_status_t rv, result;
+
+    if (loop->thread == NULL) {
+        return APR_SUCCESS;
+    }
+    set(&loop->stopping);
+    bosh_loop_kick(loop);
+    rv = apr_thread_join(&result, loop->thread);
+    loop->thread = NULL;
+    release(loop);
+    return rv;
+}
+
+void bosh_loop_stats(const bosh_loop_t *loop, bosh_loop_stats_t *out)
+{
+    const bosh_loop_stats_t *s = loop->streams != NULL ? &loop->streams->stats : &loop->last;
+
+#define COPY(field) out->field = __atomic_load_n(&s->field, __ATOMIC_RELAXED)
+    COPY(turns);
+    COPY(reads);
+    COPY(writes);
+    COPY(bytes_in);
+    COPY(bytes_out);
+    COPY(connects);
+    COPY(connect_failures);
+    COPY(streams);
+    COPY(sockets);
+#undef COPY
+}

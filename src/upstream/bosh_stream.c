@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The streams of a loop: their objects, phases and timers. Called by bosh_loop.c on the loop thread.
+ *
+ *   CONNECT --connected--> HEADER --<stream:stream>--> FEATURES --features--> OPEN --CLOSE item--> CLOSING
+ *      |                     ^                                                  |                     |
+ *      |                     +------------- HEADER item (restart) --------------+                     |
+ *      +--- failure, end, </stream:stream>, deadline: bosh_stream_over() ---> CLOSED <----------------+
+ *
+ * Invariants: table[i] is the only object of session i; it is freed in settle() alone, so no function below
+ * an entry point (look, event, run, sweep) finds its stream freed under it. After each entry point the epoll
+ * registration and the timer agree with the stream's state.
+ */
+#include "bosh_stream.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "bosh_clock.h"
+#include "bosh_dial.h"
+#include "bosh_pump.h"
+
+static const char *const phase_names[] = {"none", "connect", "header", "features",
+                                          "open", "closing", "closed"};
+
+/* ---- the set ---- */
+
+bosh_streams_t *bosh_streams_create(const bosh_loop_cfg_t *cfg, bosh_lock_t *lock, uint32_t me,
+                                    int epfd)
+{
+    bosh_streams_t *ss = calloc(1, sizeof(*ss));
+
+    if (ss == NULL) {
+        return NULL;
+    }
+    ss->cfg = cfg;
+    ss->lock = lock;
+    ss->arena = lock->arena;
+    ss->me = me;
+    ss->epfd = epfd;
+    ss->now = bosh_clock_now();
+    ss->ntable = lock->arena->h->sizes.sessions;
+    ss->table = calloc((size_t)ss->ntable + 1, sizeof(bosh_stream_t *));
+    ss->complaints = calloc(cfg->ntargets + 1, sizeof(*ss->complaints));
+    if (ss->table == NULL || ss->complaints == NULL || !bosh_timers_init(&ss->timers, ss->ntable)) {
+        free(ss->table);
+        free(ss->complaints);
+        free(ss);
+        return NULL;
+    }
+    return ss;
+}
+
+static bosh_stream_t *new_stream(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
+{
+    bosh_stream_t *st = calloc(1, sizeof(*st));
+
+    if (st == NULL) {
+        ss->recheck = true;
+        return NULL;
+    }
+    st->index = index;
+    st->serial = serial;
+    st->tick_at = st->link_at = st->attempt_at = BOSH_NEVER;
+    bosh_conn_init(&st->conn);
+    ss->table[index] = st;
+    BOSH_STAT_ADD(ss, streams, 1);
+    return st;
+}
+
+static bosh_stream_t *find_stream(const bosh_streams_t *ss, bosh_ix index, uint32_t serial)
+{
+    bosh_stream_t *st = index > 0 && index <= ss->ntable ? ss->table[index] : NULL;
+
+    return st != NULL && st->serial == serial ? st : NULL;
+}
+
+void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    if (st->conn.state != BOSH_CONN_NONE) {
+        if (st->registered) { /* before close: a duplicate elsewhere would keep it registered */
+            (void)epoll_ctl(ss->epfd, EPOLL_CTL_DEL, st->conn.fd, NULL);
+        }
+        bosh_conn_close(&st->conn);
+        BOSH_STAT_ADD(ss, sockets, -1);
+    }
+    free(st->pend);
+    st->pend = NULL;
+    st->pend_off = st->pend_n = 0;
+    st->registered = st->hup = st->stalled = st->want_write = false;
+    st->attempt_at = BOSH_NEVER;
+    bosh_pump_rest(ss, st);
+}
+
+static void free_stream(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    bosh_stream_hang_up(ss, st);
+    bosh_timers_set(&ss->timers, &st->timer, BOSH_NEVER);
+    ss->table[st->index] = NULL;
+    BOSH_STAT_ADD(ss, streams, -1);
+    free(st);
+}
+
+void bosh_streams_destroy(bosh_streams_t *ss)
+{
+    for (uint32_t i = 1; i <= ss->ntable; i++) {
+        if (ss->table[i] != NULL) {
+            free_stream(ss, ss->table[i]);
+        }
+    }
+    while (ss->nspare > 0) {
+        bosh_split_destroy(ss->spare[--ss->nspare]);
+    }
+    bosh_timers_destroy(&ss->timers);
+    free(ss->complaints);
+    free(ss->table);
+    free(ss);
+}
+
+/* ---- what the pump needs ---- */
+
+bosh_session_t *bosh_stream_lock(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    bosh_session_t *s;
+
+    bosh_lock(ss->lock);
+    s = bosh_arena_get(ss->arena, st->index, st->serial);
+    if (s == NULL || s->link.owner != ss->me) {
+        bosh_unlock(ss->lock);
+        st->gone = true;
+        return NULL;
+    }
+    return s;
+}
+
+void bosh_stream_unlock(bosh_streams_t *ss)
+{
+    bosh_unlock(ss->lock);
+}
+
+const bosh_limits_t *bosh_stream_limits(const bosh_streams_t *ss, const bosh_stream_t *st)
+{
+    return st->target != NULL && st->target->limits != NULL ? st->target->limits : ss->cfg->limits;
+}
+
+void bosh_stream_phase(bosh_stream_t *st, bosh_session_t *s, bosh_phase_t phase,
+                       apr_time_t deadline)
+{
+    s->link.phase = st->phase = (uint8_t)phase;
+    s->link.deadline = st->link_at = deadline;
+}
+
+/* ---- the log ---- */
+
+static void emit(bosh_streams_t *ss, bosh_log_t level, const char *line)
+{
+    if (ss->cfg->log != NULL) {
+        ss->cfg->log(ss->cfg->log_ctx, level, line);
+    }
+}
+
+static void name_stream(const bosh_stream_t *st, char *dst, size_t size)
+{
+    char addr[160] = "";
+
+    if (st->target == NULL) {
+        snprintf(dst, size, "[s%u.%u %s]", st->index, st->serial, phase_names[st->phase]);
+        return;
+    }
+    bosh_conn_describe(st->addr, st->target->path, addr, sizeof(addr));
+    snprintf(dst, size, "[s%u.%u %s] %s at %s", st->index, st->serial, phase_names[st->phase],
+             st->target->domain, addr);
+}
+
+void bosh_stream_log(bosh_streams_t *ss, const bosh_stream_t *st, bosh_log_t level, const char *fmt,
+                     ...)
+{
+    char name[480], line[800];
+    int n;
+    va_list ap;
+
+    name_stream(st, name, sizeof(name));
+    n = snprintf(line, sizeof(line), "%s: ", name);
+    if (n > 0 && (size_t)n < sizeof(line)) {
+        va_start(ap, fmt);
+        vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
+        va_end(ap);
+    }
+    emit(ss, level, line);
+}
+
+/* A stream that never opened is the administrator's business, but not a thousand times a minute. */
+static void complain(bosh_streams_t *ss, const bosh_stream_t *st, const char *reason)
+{
+    bosh_complaint_t *c =
+        &ss->complaints[st->target != NULL ? (size_t)(st->target - ss->cfg->targets)
+                                           : ss->cfg->ntargets];
+
+    if (c->last != 0 && ss->now - c->last < BOSH_COMPLAIN_TIME) {
+        c->more++;
+        snprintf(c->text, sizeof(c->text), "%s", reason);
+        bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "%s", reason);
+        return;
+    }
+    c->last = ss->now;
+    bosh_stream_log(
+        ss, st, BOSH_LOG_WARNING,
+        "BH201: no stream to the XMPP server: %s (its sessions end with "
+        "remote-connection-failed; check that the server runs and the BoshUpstream line)",
+        reason);
+}
+
+static void flush_complaints(bosh_streams_t *ss)
+{
+    char line[600];
+
+    for (size_t i = 0; i <= ss->cfg->ntargets; i++) {
+        bosh_complaint_t *c = &ss->complaints[i];
+        if (c->more > 0 && ss->now - c->last >= BOSH_COMPLAIN_TIME) {
+            snprintf(line, sizeof(line),
+                     "BH202: %s: %u more streams failed since, the last one: %s",
+                     i < ss->cfg->ntargets ? ss->cfg->targets[i].domain : "unknown upstream",
+                     c->more, c->text);
+            emit(ss, BOSH_LOG_WARNING, line);
+            c->more = 0;
+            c->last = ss->now;
+        }
+    }
+}
+
+/* ---- the end of a stream ---- */
+
+void bosh_stream_over(bosh_streams_t *ss, bosh_stream_t *st, bosh_cond_t cond, const char *reason)
+{
+    bool opened = st->phase == BOSH_LINK_OPEN || st->phase == BOSH_LINK_CLOSING;
+    bosh_session_t *s;
+
+    if (cond == BOSH_COND_REMOTE_CONNECTION_FAILED && !opened) {
+        BOSH_STAT_ADD(ss, connect_failures, 1);
+        complain(ss, st, reason);
+    } else {
+        bosh_stream_log(ss, st, cond == BOSH_COND_NONE ? BOSH_LOG_DEBUG : BOSH_LOG_INFO,
+                        "stream over: %s", reason);
+    }
+    if (st->phase >= BOSH_LINK_HEADER && !st->said_end && !st->midway) {
+        bosh_pump_say(ss, st, BOSH_STREAM_END, sizeof(BOSH_STREAM_END) - 1);
+    }
+    bosh_stream_hang_up(ss, st);
+    s = bosh_stream_lock(ss, st);
+    if (s == NULL) {
+        return;
+    }
+    bosh_session_link_over(ss->arena, ss->now, s, cond);
+    s->link.deadline = BOSH_NEVER;
+    st->tick_at = bosh_session_tick(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
+    st->gone = bosh_arena_get(ss->arena, st->index, st->serial) == NULL;
+    bosh_stream_unlock(ss);
+    st->phase = BOSH_LINK_CLOSED;
+    st->link_at = BOSH_NEVER;
+}
+
+/* ---- entry points ---- */
+
+static uint32_t poll_events(const bosh_stream_t *st)
+{
+    unsigned intent = 0, wants;
+
+    if (!st->stalled && !st->blocked) {
+        intent |= BOSH_CONN_READ;
+    }
+    if (st->want_write) {
+        intent |= BOSH_CONN_WRITE;
+    }
+    wants = st->conn.ops->wants(&st->conn, intent);
+    return (wants & BOSH_CONN_READ ? (uint32_t)EPOLLIN : 0) |
+           (wants & BOSH_CONN_WRITE ? (uint32_t)EPOLLOUT : 0);
+}
+
+static void register_poll(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    struct epoll_event ev;
+    int op;
+
+    ev.events = poll_events(st);
+    ev.data.u64 = BOSH_STREAM_TAG(st->index, st->serial);
+    if (st->hup && ev.events == 0) {
+        /* Broken while we may not read: epoll would report that for ever. */
+        if (st->registered) {
+            (void)epoll_ctl(ss->epfd, EPOLL_CTL_DEL, st->conn.fd, NULL);
+            st->registered = false;
+        }
+        return;
+    }
+    if (st->registered && st->polled == ev.events) {
+        return;
+    }
+    op = st->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (epoll_ctl(ss->epfd, op, st->conn.fd, &ev) != 0) {
+        bosh_stream_over(ss, st, BOSH_COND_INTERNAL_SERVER_ERROR, "epoll refuses the socket");
+        return;
+    }
+    st->registered = true;
+    st->hup = false;
+    st->polled = ev.events;
+}
+
+/* What every entry point ends with. */
+static void settle(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    apr_time_t at;
+
+    if (st->write_dead && !st->gone && st->conn.state == BOSH_CONN_UP && !st->stalled &&
+        !st->blocked) {
+        /* The server's last words, then the end; if it said nothing, ours. */
+        if (bosh_pump_up(ss, st) && st->conn.state == BOSH_CONN_UP && !st->gone) {
+            bosh_stream_over(ss, st,
+                             st->phase == BOSH_LINK_CLOSING ? BOSH_COND_NONE
+                                                            : BOSH_COND_REMOTE_CONNECTION_FAILED,
+                             "writing failed");
+        }
+    }
+    if (!st->gone && st->conn.state != BOSH_CONN_NONE) {
+        register_poll(ss, st);
+    }
+    if (st->gone) {
+        free_stream(ss, st);
+        return;
+    }
+    at = st->tick_at < st->link_at ? st->tick_at : st->link_at;
+    bosh_timers_set(&ss->timers, &st->timer, at < st->attempt_at ? at : st->attempt_at);
+}
+
+/* Both directions as far as they go. */
+static void move_bytes(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    if (st->stalled || st->blocked) {
+        bosh_pump_up(ss, st);
+    }
+    if (st->phase == BOSH_LINK_OPEN && st->conn.state == BOSH_CONN_UP && !st->gone) {
+        bosh_pump_down(ss, st);
+    }
+}
+
+/* The session is over for its client; the stream follows. */
+static void wind_down(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    if (st->phase < BOSH_LINK_OPEN) {
+        bosh_stream_over(ss, st, BOSH_COND_NONE, "the session ended before the stream was open");
+        return;
+    }
+    move_bytes(ss, st);
+    if (st->phase == BOSH_LINK_OPEN && st->link_at == BOSH_NEVER && !st->gone) {
+        st->link_at = ss->now + BOSH_FLUSH_TIME; /* what precedes the CLOSE item takes its time */
+    }
+}
+
+void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
+{
+    bosh_stream_t *st = index > 0 && index <= ss->ntable ? ss->table[index] : NULL;
+    bosh_session_t *s;
+    apr_time_t tick;
+    uint8_t phase;
+    bool over;
+
+    if (index == 0 || index > ss->ntable) {
+        return;
+    }
+    if (st != NULL && st->serial != serial) { /* one of them is old; the arena knows which */
+        bosh_lock(ss->lock);
+        over = bosh_arena_get(ss->arena, index, serial) == NULL;
+        bosh_unlock(ss->lock);
+        if (over) {
+            return;
+        }
+        free_stream(ss, st);
+        st = NULL;
+    }
+    if (st == NULL && (st = new_stream(ss, index, serial)) == NULL) {
+        return;
+    }
+    s = bosh_stream_lock(ss, st);
+    if (s == NULL) {
+        settle(ss, st);
+        return;
+    }
+    s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
+    tick = bosh_session_tick(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
+    st->gone = bosh_arena_get(ss->arena, index, serial) == NULL;
+    phase = s->link.phase;
+    over = s->state == BOSH_ST_TOMB;
+    bosh_stream_unlock(ss);
+    if (!st->gone) {
+        st->tick_at = tick;
+        st->phase = phase;
+        if (phase == BOSH_LINK_CLOSED || phase == BOSH_LINK_NONE) {
+            bosh_stream_hang_up(ss, st);
+            st->link_at = BOSH_NEVER;
+        } else if (over && phase != BOSH_LINK_CLOSING) {
+            wind_down(ss, st);
+        } else if (phase == BOSH_LINK_CONNECT) {
+            if (st->target == NULL) {
+                bosh_dial_start(ss, st);
+            }
+        } else {
+            move_bytes(ss, st);
+        }
+    }
+    settle(ss, st);
+}
+
+void bosh_stream_event(bosh_streams_t *ss, bosh_ix index, uint32_t serial, uint32_t events)
+{
+    bosh_stream_t *st = find_stream(ss, index, serial);
+    bool was_open;
+
+    if (st == NULL || st->conn.state == BOSH_CONN_NONE) {
+        return; /* of a socket that this turn has closed */
+    }
+    if (st->conn.state == BOSH_CONN_CONNECTING) {
+        bosh_dial_event(ss, st);
+        settle(ss, st);
+        return;
+    }
+    was_open = st->phase == BOSH_LINK_OPEN;
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+        if (st->stalled || st->blocked) {
+            st->hup = true;
+        } else {
+            bosh_pump_up(ss, st);
+        }
+    }
+    if (st->conn.state == BOSH_CONN_UP && !st->gone &&
+        ((events & EPOLLOUT) || st->restart || (!was_open && st->phase == BOSH_LINK_OPEN))) {
+        st->want_write = false;
+        bosh_pump_down(ss, st);
+    }
+    settle(ss, st);
+}
+
+apr_time_t bosh_streams_next(const bosh_streams_t *ss)
+{
+    bosh_timer_t *t = bosh_timers_first(&ss->timers);
+
+    return t != NULL ? t->at : BOSH_NEVER;
+}
+
+/* A deadline of the phase has passed. */
+static void out_of_time(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    switch (st->phase) {
+    case BOSH_LINK_CONNECT:
+        bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, "cannot connect in time");
+        break;
+    case BOSH_LINK_HEADER:
+        bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, "no stream header in time");
+        break;
+    case BOSH_LINK_FEATURES:
+        bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, "no stream features in time");
+        break;
+    default:
+        bosh_stream_over(ss, st, BOSH_COND_NONE, "the server did not close its side in time");
+        break;
+    }
+}
+
+void bosh_streams_run(bosh_streams_t *ss)
+{
+    bosh_timer_t *t;
+
+    while ((t = bosh_timers_first(&ss->timers)) != NULL && t->at <= ss->now) {
+        bosh_stream_t *st = (bosh_stream_t *)t;
+
+        if (ss->now >= st->link_at) {
+            out_of_time(ss, st);
+            settle(ss, st);
+        } else if (ss->now >= st->attempt_at) {
+            bosh_dial_attempt(ss, st);
+            settle(ss, st);
+        } else {
+            bosh_stream_look(ss, st->index, st->serial);
+        }
+    }
+}
+
+void bosh_streams_sweep(bosh_streams_t *ss)
+{
+    if (ss->recheck) {
+        ss->recheck = false;
+        bosh_streams_recheck(ss);
+    }
+    for (uint32_t i = 1; i <= ss->ntable; i++) {
+        bosh_stream_t *st = ss->table[i];
+        if (st != NULL && (st->stalled || st->blocked)) {
+            move_bytes(ss, st);
+            settle(ss, st);
+        }
+    }
+    flush_complaints(ss);
+}
+
+/* ---- all of them ---- */
+
+#define SLICE 256
+
+typedef struct name_t {
+    bosh_ix index;
+    uint32_t serial;
+} name_t;
+
+/* Lists up to SLICE sessions of ours among the records from *from on, and moves *from. With `cond` set
+ * those that live are ended on the way. */
+static uint32_t list_ours(bosh_streams_t *ss, bosh_ix *from, name_t *out, bosh_cond_t cond)
+{
+    uint32_t n = 0, max = SLICE;
+
+    bosh_lock(ss->lock);
+    for (; *from <= ss->ntable && max > 0; (*from)++, max--) {
+        bosh_session_t *s = bosh_arena_session(ss->arena, *from);
+        if (s->state == BOSH_ST_FREE || s->link.owner != ss->me) {
+            continue;
+        }
+        if (cond != BOSH_COND_COUNT && s->state == BOSH_ST_LIVE) {
+            bosh_session_end(ss->arena, ss->now, s, cond);
+            max = max > 8 ? max - 7 : 1; /* costs more than a look */
+        }
+        out[n].index = *from;
+        out[n++].serial = s->serial;
+    }
+    bosh_unlock(ss->lock);
+    return n;
+}
+
+static uint32_t look_at_all(bosh_streams_t *ss, bosh_cond_t cond)
+{
+    name_t name[SLICE];
+    bosh_ix from = 1;
+    uint32_t total = 0;
+
+    while (from <= ss->ntable) {
+        uint32_t n = list_ours(ss, &from, name, cond);
+        for (uint32_t i = 0; i < n; i++) {
+            bosh_stream_look(ss, name[i].index, name[i].serial);
+        }
+        total += n;
+    }
+    return total;
+}
+
+void bosh_streams_recheck(bosh_streams_t *ss)
+{
+    for (uint32_t i = 1; i <= ss->ntable; i++) {
+        bosh_stream_t *st = ss->table[i];
+        if (st != NULL) {
+            if (bosh_stream_lock(ss, st) != NULL) {
+                bosh_stream_unlock(ss);
+            }
+            settle(ss, st);
+        }
+    }
+    look_at_all(ss, BOSH_COND_COUNT);
+}
+
+uint32_t bosh_streams_end_all(bosh_streams_t *ss, bosh_cond_t cond)
+{
+    return look_at_all(ss, cond);
+}
+
+void bosh_streams_abandon(bosh_streams_t *ss)
+{
+    for (uint32_t i = 1; i <= ss->ntable; i++) {
+        bosh_stream_t *st = ss->table[i];
+        if (st != NULL && st->phase != BOSH_LINK_CLOSED && st->phase != BOSH_LINK_NONE) {
+            bosh_stream_over(ss, st, BOSH_COND_SYSTEM_SHUTDOWN, "the server is stopping");
+            settle(ss, st);
+        }
+    }
+}

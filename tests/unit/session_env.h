@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A whole session against a fake clock: real body parser, splitter and arena, no sockets, no threads.
+ *
+ * Requests come from numbered connections; a connection is held or has its answer. Peer 1 owns the stream,
+ * peer 2 holds the requests. settle() delivers the mail as loops and workers would, after each step.
+ */
+#ifndef SESSION_ENV_H
+#define SESSION_ENV_H
+
+#include <check.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bosh_session.h"
+#include "bosh_window.h"
+
+#define CONNS 4096
+#define SEC   APR_USEC_PER_SEC
+
+typedef struct conn_t {
+    bosh_verdict_t v;
+    bosh_holder_t holder;
+    char *answer; /* NULL: held */
+    bool gone;
+} conn_t;
+
+typedef struct env_t {
+    void *mem;
+    bosh_arena_t a;
+    bosh_limits_t lim;
+    apr_time_t now;
+    uint32_t owner, peer;
+    bosh_body_t *body;
+    bosh_splitter_t *sp;
+    uint64_t raw_base;
+    char sid[BOSH_SID_LEN + 1];
+    bosh_ix index;
+    uint32_t serial;
+    conn_t conns[CONNS];
+    int nconns;
+    bool lazy; /* do not deliver mail by itself */
+} env_t;
+
+static env_t *E;
+
+static void env_open_sized(uint32_t sessions, uint32_t chunks)
+{
+    bosh_arena_sizes_t sizes = { .peers = 4, .sessions = sessions, .slots = 8, .chunks = chunks };
+    uint64_t bytes = bosh_arena_size(&sizes);
+
+    E = calloc(1, sizeof(*E));
+    ck_assert_int_eq(posix_memalign(&E->mem, 4096, bytes), 0);
+    memset(E->mem, 0, bytes);
+    ck_assert_int_eq(bosh_arena_format(E->mem, &sizes, &E->a), APR_SUCCESS);
+    E->now = 1000 * SEC;
+    E->owner = bosh_arena_peer_claim(&E->a, 101, 0, E->now);
+    E->peer = bosh_arena_peer_claim(&E->a, 102, 0, E->now);
+    E->lim = (bosh_limits_t){ .max_wait = 60,
+                              .max_hold = 2,
+                              .max_requests = 3,
+                              .inactivity = 30,
+                              .polling = 5,
+                              .maxpause = 120,
+                              .queue_size = 1 << 20,
+                              .answer_size = 64 * 1024,
+                              .max_repeats = 5 };
+    E->body = bosh_body_create();
+    E->sp = bosh_split_create(1 << 20);
+}
+
+static void env_open(void)
+{
+    env_open_sized(64, 4096);
+}
+
+static void env_validate(void)
+{
+    const char *why = NULL;
+
+    E->a.h->busy = 0;
+    ck_assert_msg(bosh_arena_validate(&E->a, &why) == APR_SUCCESS, "arena: %s", why);
+}
+
+static void env_close(void)
+{
+    env_validate();
+    for (int i = 0; i < E->nconns; i++) {
+        free(E->conns[i].answer);
+    }
+    bosh_body_destroy(E->body);
+    bosh_split_destroy(E->sp);
+    free(E->mem);
+    free(E);
+    E = NULL;
+}
+
+/* The session under test; NULL once it has been freed. */
+static bosh_session_t *session(void)
+{
+    return E->index != 0 ? bosh_arena_get(&E->a, E->index, E->serial) : NULL;
+}
+
+static void finish(conn_t *c)
+{
+    size_t have = 0, n;
+
+    switch (c->v.act) {
+    case BOSH_DO_HOLD:
+        return;
+    case BOSH_DO_SEND:
+        c->answer = calloc(1, c->v.len + 1);
+        while ((n = bosh_session_read(&E->a, c->v.session, c->v.serial, c->v.rid, have, c->answer + have,
+                                      c->v.len - have))
+               > 0) {
+            have += n;
+        }
+        ck_assert_uint_eq(have, c->v.len);
+        break;
+    case BOSH_DO_TELL: {
+        bosh_ans_t ans = { .flags = c->v.error ? BOSH_ANS_ERROR : BOSH_ANS_TERMINATE, .cond = c->v.cond };
+        c->answer = calloc(1, BOSH_BODY_OPEN_MAX + 1);
+        bosh_body_print_open(c->answer, &ans, true);
+        break;
+    }
+    case BOSH_DO_BUSY:
+        c->answer = strdup("503");
+        break;
+    case BOSH_DO_CLOSE:
+        c->answer = strdup("closed");
+        break;
+    }
+}
+
+static void poll_conn(int i, bool must)
+{
+    conn_t *c = &E->conns[i];
+
+    if (c->answer == NULL && !c->gone) {
+        bosh_session_poll(&E->a, E->now, &E->lim, must, c->holder, &c->v);
+        finish(c);
+    }
+}
+
+/* Delivers all mail until there is none; the owner's part is a tick. */
+static void settle(void)
+{
+    bosh_mail_t m;
+    bool overflow, more = true;
+
+    while (more && !E->lazy) {
+        more = false;
+        while (bosh_arena_mail_take(&E->a, E->peer, &m, 1, &overflow) == 1) {
+            ck_assert(m.what & BOSH_MAIL_WAITER);
+            poll_conn((int)(m.what & ~BOSH_MAIL_WAITER), false);
+            more = true;
+        }
+        while (bosh_arena_mail_take(&E->a, E->owner, &m, 1, &overflow) == 1) {
+            bosh_session_t *s = bosh_arena_get(&E->a, m.what, m.tag);
+            if (s != NULL) {
+                s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
+                bosh_session_tick(&E->a, E->now, s, &E->lim);
+            }
+            more = true;
+        }
+    }
+    env_validate();
+}
+
+/* Time passes: waiting requests and the owner's timer come due, in order of time. */
+static void pass(apr_time_t us)
+{
+    apr_time_t end = E->now + us;
+
+    for (;;) {
+        apr_time_t next = end;
+        bosh_session_t *s = session();
+        int who = -1;
+        bool timer = false;
+
+        for (int i = 0; i < E->nconns; i++) {
+            conn_t *c = &E->conns[i];
+            if (c->answer == NULL && !c->gone && c->v.deadline <= next) {
+                next = c->v.deadline;
+                who = i;
+            }
+        }
+        if (s != NULL && s->armed <= next) {
+            next = s->armed;
+            timer = true;
+        }
+        if (who < 0 && !timer) {
+            break;
+        }
+        E->now = next > E->now ? next : E->now;
+        if (timer) {
+            bosh_session_tick(&E->a, E->now, s, &E->lim);
+        } else {
+            poll_conn(who, false);
+        }
+        settle();
+        if (E->now >= end) {
+            break;
+        }
+    }
+    E->now = end;
+    settle();
+}
+
+/* A POST on a new connection; attrs go into the body's start tag. Returns the connection. */
+static int post_tls(bool tls, const char *attrs, const char *payload)
+{
+    static char text[4 << 20];
+    int i = E->nconns++;
+    conn_t *c = &E->conns[i];
+    bosh_req_t req;
+    const char *why = NULL;
+    int n;
+
+    ck_assert_int_lt(i, CONNS);
+    n = snprintf(text, sizeof(text), "<body xmlns='" BOSH_NS_HTTPBIND "' xmlns:xmpp='" BOSH_NS_XBOSH "' %s>%s</body>",
+                 attrs, payload);
+    ck_assert_int_lt(n, (int)sizeof(text));
+    c->holder = (bosh_holder_t){ .peer = E->peer, .waiter = (uint32_t)i, .gen = 7 };
+    ck_assert_msg(bosh_body_parse(E->body, text, (size_t)n, &req, &why) == APR_SUCCESS, "%s: %s", text, why);
+    if (req.has & BOSH_HAS_SID) {
+        bosh_session_request(&E->a, E->now, &req, &E->lim, tls, c->holder, &c->v);
+    } else {
+        uint8_t sid[BOSH_SID_BYTES];
+        for (size_t k = 0; k < sizeof(sid); k++) {
+            sid[k] = (uint8_t)rand();
+        }
+        bosh_session_create(&E->a, E->now, &req, &E->lim, sid, req.to, "127.0.0.1", tls, E->owner, 0,
+                            c->holder, &c->v);
+        E->index = c->v.session;
+        E->serial = c->v.serial;
+        E->raw_base = 0;
+        if (E->index != 0) {
+            bosh_arena_sid_text(session(), E->sid);
+        }
+    }
+    finish(c);
+    settle();
+    return i;
+}
+
+static int post(const char *attrs, const char *payload)
+{
+    return post_tls(false, attrs, payload);
+}
+
+/* A request of the session under test. */
+static int req(uint64_t rid, const char *attrs, const char *payload)
+{
+    char buf[1024];
+
+    snprintf(buf, sizeof(buf), "sid='%s' rid='%llu' %s", E->sid, (unsigned long long)rid, attrs);
+    return post(buf, payload);
+}
+
+static const char *answer(int i)
+{
+    return E->conns[i].answer;
+}
+
+static bool held(int i)
+{
+    return E->conns[i].answer == NULL && !E->conns[i].gone;
+}
+
+/* The connection breaks and its holder notices. */
+static void hang_up(int i)
+{
+    conn_t *c = &E->conns[i];
+
+    c->gone = true;
+    bosh_session_gone(&E->a, E->now, c->v.session, c->v.serial, c->v.rid, c->holder);
+    settle();
+}
+
+/* Bytes from the XMPP server. */
+static void server(const char *text)
+{
+    bosh_session_t *s = session();
+    const char *why = NULL;
+    const bosh_split_event_t *ev;
+    size_t n, done;
+
+    ck_assert_ptr_nonnull(s);
+    ck_assert_int_eq(bosh_bytes_append(&E->a, &s->link.raw, text, strlen(text), BOSH_PRIO_INPUT), APR_SUCCESS);
+    ck_assert_msg(bosh_split_feed(E->sp, text, strlen(text), &why) == APR_SUCCESS, "%s: %s", text, why);
+    ev = bosh_split_events(E->sp, &n);
+    ck_assert_int_eq(bosh_session_up(&E->a, E->now, s, ev, n, bosh_split_header(E->sp), bosh_split_boundary(E->sp),
+                                     &E->raw_base, &done),
+                     APR_SUCCESS);
+    bosh_split_clear(E->sp);
+    settle();
+}
+
+static void server_header(const char *attrs)
+{
+    char buf[1024];
+
+    bosh_split_begin(E->sp, NULL, 0);
+    E->raw_base = 0;
+    session()->link.phase = BOSH_LINK_HEADER;
+    snprintf(buf, sizeof(buf),
+             "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' %s>", attrs);
+    server(buf);
+}
+
+/* What the loop would write: all of `down`, HEADER as [H]..., CLOSE as [C]. Consumes it. */
+static const char *sent(void)
+{
+    static char out[8 << 20];
+    bosh_session_t *s = session();
+    bosh_item_t type;
+    size_t len, n = 0;
+
+    out[0] = '\0';
+    while (s != NULL && bosh_queue_head(&E->a, &s->link.down, &type, &len)) {
+        if (type == BOSH_ITEM_CLOSE) {
+            bosh_queue_pop(&E->a, &s->link.down);
+            n += (size_t)sprintf(out + n, "[C]");
+        } else {
+            if (type == BOSH_ITEM_HEADER) {
+                n += (size_t)sprintf(out + n, "[H]");
+            }
+            ck_assert_uint_eq(bosh_queue_peek(&E->a, &s->link.down, out + n, len), len);
+            bosh_queue_consume(&E->a, &s->link.down, len);
+            n += len;
+            out[n] = '\0';
+        }
+        bosh_session_sent(&E->a, E->now, s, &E->lim);
+    }
+    settle();
+    return out;
+}
+
+static void link_over(bosh_cond_t cond)
+{
+    bosh_session_link_over(&E->a, E->now, session(), cond);
+    if (session() != NULL) {
+        bosh_session_tick(&E->a, E->now, session(), &E->lim);
+    }
+    settle();
+}
+
+/* A session after creation and features; C = 1000. */
+static int open_session(const char *attrs)
+{
+    char buf[512];
+    int c;
+
+    snprintf(buf, sizeof(buf), "rid='1000' to='example.com' wait='10' hold='1' ver='1.6' xml:lang='en' "
+             "xmpp:version='1.0' %s", attrs);
+    c = post(buf, "");
+    if (session() != NULL) {
+        server_header("id='st1' from='example.com' version='1.0' xml:lang='en'");
+        server("<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/></stream:features>");
+    }
+    return c;
+}
+
+#define NSB "<body xmlns='http://jabber.org/protocol/httpbind'"
+
+/* The checklist's shorthand: E, T, TB(x), RB. */
+static bool is_empty(int i)
+{
+    const char *s = answer(i);
+    return s != NULL && strstr(s, "type=") == NULL && strstr(s, "</body>") == NULL;
+}
+
+static bool is_terminate(int i, const char *cond)
+{
+    const char *s = answer(i);
+    char want[64];
+
+    if (s == NULL || strstr(s, "type='terminate'") == NULL) {
+        return false;
+    }
+    snprintf(want, sizeof(want), "condition='%s'", cond);
+    return cond[0] != '\0' ? strstr(s, want) != NULL : strstr(s, "condition=") == NULL;
+}
+
+static bool is_error(int i)
+{
+    return answer(i) != NULL && strstr(answer(i), "type='error'") != NULL;
+}
+
+static bool contains(int i, const char *text)
+{
+    return answer(i) != NULL && strstr(answer(i), text) != NULL;
+}
+
+#endif
