@@ -122,7 +122,7 @@ uint32_t bosh_streams_end_all(bosh_streams_t *ss, bosh_cond_t cond);
 /* Closes what is still open, at once. */
 void bosh_streams_abandon(bosh_streams_t *ss);
 
-/* ---- for bosh_dial.c and bosh_pump.c ---- */
+/* ---- for bosh_dial.c, bosh_down.c and bosh_up.c ---- */
 
 /* Takes the lock and returns the session's record if it is still ours; else the lock is NOT held, NULL is
  * returned and the stream is marked gone. */

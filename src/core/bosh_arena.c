@@ -41,10 +41,10 @@ static bool lay_out(const bosh_arena_sizes_t *sizes, bosh_header_t *h)
 {
     uint64_t end = sizeof(*h);
 
-    if (sizes->peers < 1 || sizes->peers > MAX_PEERS || sizes->sessions < 1
-        || sizes->sessions > MAX_SESSIONS || sizes->chunks < 1 || sizes->chunks > MAX_CHUNKS
-        || sizes->slots < BOSH_SLOTS_MIN || sizes->slots > BOSH_SLOTS_MAX
-        || (sizes->slots & (sizes->slots - 1)) != 0) {
+    if (sizes->peers < 1 || sizes->peers > MAX_PEERS || sizes->sessions < 1 ||
+        sizes->sessions > MAX_SESSIONS || sizes->chunks < 1 || sizes->chunks > MAX_CHUNKS ||
+        sizes->slots < BOSH_SLOTS_MIN || sizes->slots > BOSH_SLOTS_MAX ||
+        (sizes->slots & (sizes->slots - 1)) != 0) {
         return false;
     }
     h->sizes = *sizes;
@@ -103,12 +103,12 @@ apr_status_t bosh_arena_attach(void *mem, bosh_arena_t *a)
     const bosh_header_t *h = mem;
     bosh_header_t want;
 
-    if ((uintptr_t)mem % PAGE != 0 || h->magic != BOSH_ARENA_MAGIC || h->layout != BOSH_ARENA_LAYOUT
-        || !lay_out(&h->sizes, &want) || h->session_size != want.session_size
-        || h->buckets != want.buckets || h->off_peers != want.off_peers
-        || h->off_buckets != want.off_buckets || h->off_sessions != want.off_sessions
-        || h->off_marks != want.off_marks || h->off_chunks != want.off_chunks
-        || h->total != want.total) {
+    if ((uintptr_t)mem % PAGE != 0 || h->magic != BOSH_ARENA_MAGIC ||
+        h->layout != BOSH_ARENA_LAYOUT || !lay_out(&h->sizes, &want) ||
+        h->session_size != want.session_size || h->buckets != want.buckets ||
+        h->off_peers != want.off_peers || h->off_buckets != want.off_buckets ||
+        h->off_sessions != want.off_sessions || h->off_marks != want.off_marks ||
+        h->off_chunks != want.off_chunks || h->total != want.total) {
         return APR_EINVAL;
     }
     find_parts(mem, a);
@@ -273,7 +273,8 @@ bosh_session_t *bosh_arena_session_new(bosh_arena_t *a, const uint8_t sid[BOSH_S
     } else {
         h->fresh_session++;
     }
-    serial = s->serial != 0 ? s->serial : 1; /* 0 names no session, so that zeroed memory names none */
+    serial =
+        s->serial != 0 ? s->serial : 1; /* 0 names no session, so that zeroed memory names none */
     memset(s, 0, h->session_size);
     s->serial = serial;
     s->state = BOSH_ST_LIVE;

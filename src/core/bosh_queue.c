@@ -96,7 +96,8 @@ static void close_reservation(bosh_arena_t *a, bosh_bytes_t *b)
     tail->next = 0;
     tail->state = BOSH_CHUNK_USED;
     free_list(a, rest);
-    if (b->off == bosh_arena_chunk(a, b->head)->used) { /* consumed while the reservation was open */
+    if (b->off ==
+        bosh_arena_chunk(a, b->head)->used) { /* consumed while the reservation was open */
         drop_head(a, b);
     }
 }
@@ -109,8 +110,8 @@ static bool have_room(bosh_arena_t *a, const bosh_bytes_t *b, uint64_t n, bosh_p
     if (n > UINT32_MAX - b->len) {
         return false;
     }
-    return n <= room
-        || bosh_arena_room(a, (uint32_t)((n - room + BOSH_CHUNK_DATA - 1) / BOSH_CHUNK_DATA), prio);
+    return n <= room ||
+           bosh_arena_room(a, (uint32_t)((n - room + BOSH_CHUNK_DATA - 1) / BOSH_CHUNK_DATA), prio);
 }
 
 /* Appends n bytes; have_room() has said yes to them, so the chunks are there. */
@@ -146,7 +147,7 @@ static cursor_t seek(bosh_arena_t *a, const bosh_bytes_t *b, size_t off)
 {
     const bosh_chunk_t *chunk = bosh_arena_chunk(a, b->tail);
     size_t from_end = b->len - off;
-    cursor_t cur = { b->tail, 0 };
+    cursor_t cur = {b->tail, 0};
 
     if (from_end <= (size_t)chunk->used - (b->head == b->tail ? b->off : 0)) {
         cur.at = (uint32_t)(chunk->used - from_end);
@@ -187,7 +188,8 @@ static void take(bosh_arena_t *a, cursor_t *cur, void *dst, size_t n)
 }
 
 /* Copies n bytes, which are there, from offset off of src behind dst, which has the room. */
-static void put_from(bosh_arena_t *a, bosh_bytes_t *dst, const bosh_bytes_t *src, size_t off, size_t n)
+static void put_from(bosh_arena_t *a, bosh_bytes_t *dst, const bosh_bytes_t *src, size_t off,
+                     size_t n)
 {
     cursor_t cur;
 
@@ -347,7 +349,7 @@ const char *bosh_bytes_run(bosh_arena_t *a, const bosh_bytes_t *b, size_t off, s
 static apr_status_t begin_item(bosh_arena_t *a, bosh_queue_t *q, bosh_item_t type, uint64_t len,
                                bosh_prio_t prio)
 {
-    item_header_t h = { (uint32_t)len, (uint16_t)type, 0 };
+    item_header_t h = {(uint32_t)len, (uint16_t)type, 0};
 
     close_reservation(a, &q->b);
     if (len > UINT32_MAX || !have_room(a, &q->b, len + sizeof(h), prio)) {
@@ -422,7 +424,7 @@ apr_status_t bosh_queue_append_event(bosh_arena_t *a, bosh_queue_t *q, bosh_item
 /* The head item's type and what is left of it; there is one. */
 static item_header_t head_of(bosh_arena_t *a, const bosh_queue_t *q)
 {
-    item_header_t h = { q->head_left, q->head_type, 0 };
+    item_header_t h = {q->head_left, q->head_type, 0};
 
     if (!q->head_open) {
         bosh_bytes_peek(a, &q->b, 0, (char *)&h, sizeof(h));
@@ -511,7 +513,8 @@ void bosh_queue_pop(bosh_arena_t *a, bosh_queue_t *q)
     }
 }
 
-apr_status_t bosh_queue_pop_to(bosh_arena_t *a, bosh_queue_t *q, bosh_bytes_t *dst, bosh_prio_t prio)
+apr_status_t bosh_queue_pop_to(bosh_arena_t *a, bosh_queue_t *q, bosh_bytes_t *dst,
+                               bosh_prio_t prio)
 {
     item_header_t h;
     apr_status_t rv;
@@ -532,7 +535,8 @@ static void link_chunks(bosh_arena_t *a, bosh_bytes_t *dst, const bosh_bytes_t *
 {
     bosh_chunk_t *head = bosh_arena_chunk(a, src->head);
 
-    if (src->off > 0) { /* only a head chunk can have consumed bytes, and this one will not be one */
+    if (src->off >
+        0) { /* only a head chunk can have consumed bytes, and this one will not be one */
         head->used = (uint16_t)(head->used - src->off);
         memmove(head->data, head->data + src->off, head->used);
     }

@@ -9,7 +9,8 @@
 
 #include <string.h>
 
-#include "bosh_pump.h"
+#include "bosh_down.h"
+#include "bosh_up.h"
 
 /* The socket is there: our header goes out. */
 static void established(bosh_streams_t *ss, bosh_stream_t *st)
@@ -25,7 +26,7 @@ static void established(bosh_streams_t *ss, bosh_stream_t *st)
     bosh_stream_unlock(ss);
     st->attempt_at = BOSH_NEVER;
     bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "connected");
-    bosh_pump_say(ss, st, ss->buf, n);
+    bosh_down_say(ss, st, ss->buf, n);
 }
 
 static void connect_failed(bosh_streams_t *ss, bosh_stream_t *st, apr_status_t rv)

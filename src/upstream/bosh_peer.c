@@ -158,13 +158,15 @@ static bool watch_peer(bosh_peers_t *ps, uint32_t peer)
 /* Hands everything of `from` to `heir` (0: nobody yet); returns the streams that are lost by that. */
 static uint32_t inherit(bosh_peers_t *ps, apr_time_t now, uint32_t dead, uint32_t heir)
 {
-    bosh_ix from = 0;
+    bosh_ix from = 1;
     uint32_t lost = 0;
     bool more;
 
     do {
         bosh_lock(ps->lock);
-        more = bosh_session_peer_died(ps->arena, now, dead, heir, &from, SLICE, &lost);
+        bosh_ix left = ps->arena->h->fresh_session - from; /* what follows was never touched */
+        more = left > 0 && bosh_session_peer_died(ps->arena, now, dead, heir, &from,
+                                                  left < SLICE ? left : SLICE, &lost);
         bosh_unlock(ps->lock);
     } while (more);
     return lost;
@@ -237,13 +239,13 @@ void bosh_peers_sweep(bosh_peers_t *ps, apr_time_t now)
 /* Marks in `of` the owners of sessions that are no living peers: 0, a FREE one, or ours, which is new. */
 static bool find_orphans(bosh_peers_t *ps, bool *of)
 {
-    bosh_ix i = 1, end = ps->arena->h->sizes.sessions;
-    bool any = false;
+    bosh_ix i = 1;
+    bool any = false, more;
 
-    while (i <= end) {
-        uint32_t max = SLICE;
+    do {
         bosh_lock(ps->lock);
-        for (; i <= end && max > 0 && ps->arena->h->nsessions > 0; i++, max--) {
+        uint32_t max = SLICE;
+        for (; i < ps->arena->h->fresh_session && max > 0; i++, max--) {
             const bosh_session_t *s = bosh_arena_session(ps->arena, i);
             uint32_t o = s->link.owner;
             if (s->state != BOSH_ST_FREE && o <= ps->n &&
@@ -251,11 +253,9 @@ static bool find_orphans(bosh_peers_t *ps, bool *of)
                 of[o] = any = true;
             }
         }
-        if (ps->arena->h->nsessions == 0) {
-            i = end + 1;
-        }
+        more = i < ps->arena->h->fresh_session;
         bosh_unlock(ps->lock);
-    }
+    } while (more);
     return any;
 }
 

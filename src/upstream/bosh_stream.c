@@ -7,9 +7,9 @@
  *      |                     +------------- HEADER item (restart) --------------+                     |
  *      +--- failure, end, </stream:stream>, deadline: bosh_stream_over() ---> CLOSED <----------------+
  *
- * Invariants: table[i] is the only object of session i; it is freed in settle() alone, so no function below
- * an entry point (look, event, run, sweep) finds its stream freed under it. After each entry point the epoll
- * registration and the timer agree with the stream's state.
+ * Invariants: table[i] is the only object of session i; it is freed in settle() alone (and in look(), before
+ * it is used), so no function below an entry point (look, event, run, sweep) finds its stream freed under it.
+ * After each entry point the epoll registration and the timer agree with the stream's state.
  */
 #include "bosh_stream.h"
 
@@ -21,7 +21,8 @@
 
 #include "bosh_clock.h"
 #include "bosh_dial.h"
-#include "bosh_pump.h"
+#include "bosh_down.h"
+#include "bosh_up.h"
 
 static const char *const phase_names[] = {"none", "connect", "header", "features",
                                           "open", "closing", "closed"};
@@ -92,7 +93,7 @@ void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st)
     st->pend_off = st->pend_n = 0;
     st->registered = st->hup = st->stalled = st->want_write = false;
     st->attempt_at = BOSH_NEVER;
-    bosh_pump_rest(ss, st);
+    bosh_up_rest(ss, st);
 }
 
 static void free_stream(bosh_streams_t *ss, bosh_stream_t *st)
@@ -246,7 +247,7 @@ void bosh_stream_over(bosh_streams_t *ss, bosh_stream_t *st, bosh_cond_t cond, c
                         "stream over: %s", reason);
     }
     if (st->phase >= BOSH_LINK_HEADER && !st->said_end && !st->midway) {
-        bosh_pump_say(ss, st, BOSH_STREAM_END, sizeof(BOSH_STREAM_END) - 1);
+        bosh_down_say(ss, st, BOSH_STREAM_END, sizeof(BOSH_STREAM_END) - 1);
     }
     bosh_stream_hang_up(ss, st);
     s = bosh_stream_lock(ss, st);
@@ -315,7 +316,7 @@ static void settle(bosh_streams_t *ss, bosh_stream_t *st)
     if (st->write_dead && !st->gone && st->conn.state == BOSH_CONN_UP && !st->stalled &&
         !st->blocked) {
         /* The server's last words, then the end; if it said nothing, ours. */
-        if (bosh_pump_up(ss, st) && st->conn.state == BOSH_CONN_UP && !st->gone) {
+        if (bosh_up_pump(ss, st) && st->conn.state == BOSH_CONN_UP && !st->gone) {
             bosh_stream_over(ss, st,
                              st->phase == BOSH_LINK_CLOSING ? BOSH_COND_NONE
                                                             : BOSH_COND_REMOTE_CONNECTION_FAILED,
@@ -337,10 +338,10 @@ static void settle(bosh_streams_t *ss, bosh_stream_t *st)
 static void move_bytes(bosh_streams_t *ss, bosh_stream_t *st)
 {
     if (st->stalled || st->blocked) {
-        bosh_pump_up(ss, st);
+        bosh_up_pump(ss, st);
     }
     if (st->phase == BOSH_LINK_OPEN && st->conn.state == BOSH_CONN_UP && !st->gone) {
-        bosh_pump_down(ss, st);
+        bosh_down_pump(ss, st);
     }
 }
 
@@ -429,13 +430,13 @@ void bosh_stream_event(bosh_streams_t *ss, bosh_ix index, uint32_t serial, uint3
         if (st->stalled || st->blocked) {
             st->hup = true;
         } else {
-            bosh_pump_up(ss, st);
+            bosh_up_pump(ss, st);
         }
     }
     if (st->conn.state == BOSH_CONN_UP && !st->gone &&
         ((events & EPOLLOUT) || st->restart || (!was_open && st->phase == BOSH_LINK_OPEN))) {
         st->want_write = false;
-        bosh_pump_down(ss, st);
+        bosh_down_pump(ss, st);
     }
     settle(ss, st);
 }
@@ -517,7 +518,7 @@ static uint32_t list_ours(bosh_streams_t *ss, bosh_ix *from, name_t *out, bosh_c
     uint32_t n = 0, max = SLICE;
 
     bosh_lock(ss->lock);
-    for (; *from <= ss->ntable && max > 0; (*from)++, max--) {
+    for (; *from < ss->arena->h->fresh_session && max > 0; (*from)++, max--) {
         bosh_session_t *s = bosh_arena_session(ss->arena, *from);
         if (s->state == BOSH_ST_FREE || s->link.owner != ss->me) {
             continue;
@@ -528,6 +529,9 @@ static uint32_t list_ours(bosh_streams_t *ss, bosh_ix *from, name_t *out, bosh_c
         }
         out[n].index = *from;
         out[n++].serial = s->serial;
+    }
+    if (*from >= ss->arena->h->fresh_session) {
+        *from = ss->ntable + 1; /* the rest was never used: not even touched */
     }
     bosh_unlock(ss->lock);
     return n;

@@ -1,225 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The bytes of one stream, both ways. Called by bosh_stream.c on the loop thread.
+ * From the server: readv into link.raw -> splitter -> link.up. Called by bosh_stream.c on the loop thread.
  *
- * Invariants: the lock is never held across a system call or the parser; one lock section per step. Bytes
- * are consumed from `down` only after the socket took them, and from `raw` only after the session has them.
- * link.raw begins at stream offset raw_base, the parser has seen everything up to `fed`; without a parser
- * both are 0.
+ * Invariants: the lock is never held across a system call or the parser. link.raw begins at stream offset
+ * raw_base, the parser has seen everything up to `fed`; without a parser both are 0. Bytes leave `raw` only
+ * after the session has them, so another process could go on from what is in the arena.
  */
-#include "bosh_pump.h"
+#include "bosh_up.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bosh_dial.h"
+#include "bosh_down.h"
 
 #define FIRST_READ 2048 /* most reads find one small stanza: do not take chunks for more */
 #define MAX_RUNS   24
 
-/* ---- writing ---- */
-
-/* Writes what the socket takes now, and notes whether to wait for more room or to give up. */
-static size_t write_some(bosh_streams_t *ss, bosh_stream_t *st, const char *p, size_t n)
-{
-    size_t put = 0;
-    apr_status_t rv = st->conn.ops->write(&st->conn, p, n, &put);
-
-    BOSH_STAT_ADD(ss, writes, 1);
-    if (rv != APR_SUCCESS && !APR_STATUS_IS_EAGAIN(rv)) {
-        st->write_dead = true; /* what the server said before it hung up is still worth reading */
-        st->want_write = false;
-        return 0;
-    }
-    BOSH_STAT_ADD(ss, bytes_out, put);
-    st->want_write = put < n;
-    return put;
-}
-
-void bosh_pump_say(bosh_streams_t *ss, bosh_stream_t *st, const char *p, size_t n)
-{
-    size_t put = 0;
-    char *grown;
-
-    if (st->conn.state != BOSH_CONN_UP || st->write_dead) {
-        return;
-    }
-    if (st->pend_n == 0) {
-        put = write_some(ss, st, p, n);
-    }
-    if (put == n || st->write_dead) {
-        return;
-    }
-    grown = realloc(st->pend, st->pend_off + st->pend_n + n - put);
-    if (grown == NULL) {
-        st->write_dead = true;
-        return;
-    }
-    st->pend = grown;
-    memcpy(st->pend + st->pend_off + st->pend_n, p + put, n - put);
-    st->pend_n += n - put;
-    st->want_write = true;
-}
-
-/* True when nothing of our own is left to write and the stream can go on. */
-static bool flush_pend(bosh_streams_t *ss, bosh_stream_t *st)
-{
-    size_t put;
-
-    if (st->write_dead || st->conn.state != BOSH_CONN_UP) {
-        return false;
-    }
-    if (st->pend_n == 0) {
-        return true;
-    }
-    put = write_some(ss, st, st->pend + st->pend_off, st->pend_n);
-    st->pend_off += put;
-    st->pend_n -= put;
-    if (st->pend_n > 0) {
-        return false;
-    }
-    free(st->pend);
-    st->pend = NULL;
-    st->pend_off = 0;
-    return true;
-}
-
-typedef enum down_t { DOWN_NOTHING, DOWN_WRITE, DOWN_RESTART, DOWN_CLOSE } down_t;
-
-/* What the head of `down` asks for now; for WRITE its bytes are in ss->buf. Lock held. */
-static down_t next_down(bosh_streams_t *ss, bosh_session_t *s, size_t *n)
-{
-    bosh_queue_t *down = &s->link.down;
-    bosh_item_t type;
-    size_t len;
-
-    /* B-124, X-018: nothing leaves before the features were seen; a second restart waits for the first. */
-    while (s->link.phase == BOSH_LINK_OPEN && bosh_queue_head(ss->arena, down, &type, &len)) {
-        if (type == BOSH_ITEM_HEADER) {
-            return DOWN_RESTART;
-        }
-        if (type == BOSH_ITEM_CLOSE) {
-            return DOWN_CLOSE;
-        }
-        *n = bosh_queue_peek(ss->arena, down, ss->buf, sizeof(ss->buf));
-        if (*n > 0) {
-            return DOWN_WRITE;
-        }
-        bosh_queue_pop(ss->arena, down); /* an empty item: nothing to write */
-    }
-    /* There may have been no chunk for the CLOSE item. */
-    return s->link.phase == BOSH_LINK_OPEN && s->state == BOSH_ST_TOMB ? DOWN_CLOSE : DOWN_NOTHING;
-}
-
-/*
- * X-040: a new stream on the same connection. What the server had sent on the old one is read and delivered
- * first (X-046). False: not yet, or not any more.
- */
-static bool restart_stream(bosh_streams_t *ss, bosh_stream_t *st)
-{
-    bosh_session_t *s;
-    bosh_item_t type;
-    size_t len, n;
-
-    st->restart = true;
-    if (st->stalled || st->blocked || !bosh_pump_up(ss, st)) {
-        return false;
-    }
-    if (st->gone || st->conn.state != BOSH_CONN_UP || st->phase != BOSH_LINK_OPEN) {
-        return false;
-    }
-    s = bosh_stream_lock(ss, st);
-    if (s == NULL) {
-        return false;
-    }
-    if (!bosh_queue_head(ss->arena, &s->link.down, &type, &len) || type != BOSH_ITEM_HEADER) {
-        bosh_stream_unlock(ss);
-        st->restart = false;
-        return true;
-    }
-    n = bosh_queue_peek(ss->arena, &s->link.down, ss->buf,
-                        len < sizeof(ss->buf) ? len : sizeof(ss->buf));
-    bosh_queue_pop(ss->arena, &s->link.down);
-    bosh_bytes_clear(ss->arena, &s->link.raw);
-    bosh_stream_phase(st, s, BOSH_LINK_HEADER, ss->now + bosh_dial_time(st));
-    bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
-    bosh_stream_unlock(ss);
-    bosh_pump_rest(ss, st);
-    st->restart = false;
-    bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "restarting the stream");
-    bosh_pump_say(ss, st, ss->buf, n);
-    return true;
-}
-
-/* 6120 4.4: our end, then wait a moment for theirs. Nothing more is delivered. */
-static void close_stream(bosh_streams_t *ss, bosh_stream_t *st)
-{
-    bosh_session_t *s = bosh_stream_lock(ss, st);
-
-    if (s == NULL) {
-        return;
-    }
-    bosh_queue_clear(ss->arena, &s->link.down);
-    bosh_bytes_clear(ss->arena, &s->link.raw);
-    bosh_stream_phase(st, s, BOSH_LINK_CLOSING, ss->now + BOSH_CLOSE_TIME);
-    bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
-    bosh_stream_unlock(ss);
-    st->stalled = st->blocked = false;
-    bosh_pump_say(ss, st, BOSH_STREAM_END, sizeof(BOSH_STREAM_END) - 1);
-    st->said_end = true;
-    bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "closing the stream");
-}
-
-void bosh_pump_down(bosh_streams_t *ss, bosh_stream_t *st)
-{
-    size_t n = 0, put = 0, round = 0;
-
-    while (flush_pend(ss, st)) {
-        bosh_session_t *s = bosh_stream_lock(ss, st);
-        down_t next;
-
-        if (s == NULL) {
-            return;
-        }
-        if (put > 0) {
-            bosh_queue_consume(ss->arena, &s->link.down, put);
-            st->midway = put < n;
-            bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
-        }
-        next = put < n ? DOWN_NOTHING : next_down(ss, s, &n);
-        bosh_stream_unlock(ss);
-        put = 0;
-        switch (next) {
-        case DOWN_NOTHING:
-            return;
-        case DOWN_RESTART:
-            if (!restart_stream(ss, st)) {
-                return;
-            }
-            n = 0;
-            continue;
-        case DOWN_CLOSE:
-            close_stream(ss, st);
-            return;
-        case DOWN_WRITE:
-            break;
-        }
-        if (round >= BOSH_IO_ROUND) {
-            st->want_write = true; /* the rest in the next turn */
-            return;
-        }
-        put = write_some(ss, st, ss->buf, n);
-        round += put;
-        if (put == 0) {
-            return;
-        }
-    }
-}
-
 /* ---- parsing ---- */
 
-void bosh_pump_rest(bosh_streams_t *ss, bosh_stream_t *st)
+void bosh_up_rest(bosh_streams_t *ss, bosh_stream_t *st)
 {
     if (st->sp != NULL) {
         bosh_split_clear(st->sp);
@@ -299,6 +99,21 @@ static unsigned last_event(const bosh_stream_t *st)
     return n > 0 ? ev[n - 1].type : 0;
 }
 
+/* The stream error for what the parser refused (6120 4.9.3). bosh_xml marks what only XMPP forbids. */
+static const char *error_name(apr_status_t rv, const char *why)
+{
+    static const char restricted[] = "restricted XML";
+
+    if (rv == APR_ENOSPC) {
+        return "policy-violation";
+    }
+    if (rv != APR_EGENERAL) {
+        return "resource-constraint";
+    }
+    return strncmp(why, restricted, sizeof(restricted) - 1) == 0 ? "restricted-xml"
+                                                                 : "not-well-formed";
+}
+
 /* False: nothing can be fed any more. */
 static bool feed(bosh_stream_t *st, const char *p, size_t n)
 {
@@ -309,9 +124,7 @@ static bool feed(bosh_stream_t *st, const char *p, size_t n)
     st->fed += n;
     if (rv != APR_SUCCESS) {
         st->fault = why != NULL ? why : "the parser gave up";
-        st->fault_error = rv == APR_EGENERAL ? "not-well-formed"
-                          : rv == APR_ENOSPC ? "policy-violation"
-                                             : "resource-constraint";
+        st->fault_error = error_name(rv, st->fault);
         return false;
     }
     last = last_event(st);
@@ -328,7 +141,7 @@ static void refuse_input(bosh_streams_t *ss, bosh_stream_t *st)
                  st->fault_error);
 
     if (!st->midway && !st->said_end) {
-        bosh_pump_say(ss, st, text, (size_t)n);
+        bosh_down_say(ss, st, text, (size_t)n);
     }
     bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, st->fault);
 }
@@ -343,7 +156,7 @@ static void conclude(bosh_streams_t *ss, bosh_stream_t *st, unsigned last, bool 
     } else if (st->fault != NULL) {
         refuse_input(ss, st);
     } else if (st->phase > BOSH_LINK_HEADER && bosh_split_at_boundary(st->sp)) {
-        bosh_pump_rest(ss, st);
+        bosh_up_rest(ss, st);
     }
 }
 
@@ -553,7 +366,7 @@ static void read_failed(bosh_streams_t *ss, bosh_stream_t *st, apr_status_t rv)
     bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, text);
 }
 
-bool bosh_pump_up(bosh_streams_t *ss, bosh_stream_t *st)
+bool bosh_up_pump(bosh_streams_t *ss, bosh_stream_t *st)
 {
     struct iovec iov[MAX_RUNS];
     size_t round = 0, room, got, want = FIRST_READ;

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# mod_bosh: `make help` lists the targets.
+#
+# Everything that is built goes to build/, or to build/SANITIZER with SANITIZE=address|undefined|thread.
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+ifneq ($(filter clean,$(MAKECMDGOALS)),)
+.NOTPARALLEL: # make -j clean all
+endif
+
+SANITIZE ?=
+ifneq ($(filter-out address undefined thread,$(SANITIZE)),)
+$(error SANITIZE=$(SANITIZE): it is one of address, undefined, thread)
+endif
+
+BUILD := build$(if $(SANITIZE),/$(SANITIZE))
+OBJ := $(BUILD)/obj
+MODULE := $(BUILD)/mod_bosh.so
+
+# --- tools ---------------------------------------------------------------------------------------
+
+CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
+CLANG ?= clang
+APXS ?= $(firstword $(shell command -v apxs apxs2) apxs)
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+NEED := tests/tools/need.sh
+RUN_TESTS := tests/tools/check.sh
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# For a make within a recipe: as many jobs as there are processors, or what the outer make was given.
+jobs = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
+
+# once NAME,COMMAND: runs the command when NAME is used for the first time, and never again.
+once = $(eval $(1) := $$(shell $(2)))$($(1))
+apxs_cflags = $(call once,apxs_cflags,$(APXS) -q CFLAGS)
+apxs_cppflags = $(call once,apxs_cppflags,$(APXS) -q EXTRA_CPPFLAGS)
+apxs_include = $(call once,apxs_include,$(APXS) -q INCLUDEDIR)
+apr_include = $(call once,apr_include,`$(APXS) -q APR_CONFIG` --includes; `$(APXS) -q APU_CONFIG` --includes)
+apr_libs = $(call once,apr_libs,`$(APXS) -q APR_CONFIG` --link-ld --libs)
+check_cflags = $(call once,check_cflags,pkg-config --cflags check)
+check_libs = $(call once,check_libs,pkg-config --libs check)
+need_apxs = $(if $(apxs_include),,$(error $(APXS) does not work: install what the build needs with: make deps))
+
+# --- flags ---------------------------------------------------------------------------------------
+
+WARN := -Wall -Wextra -Werror -Wshadow
+SAN_address := -fsanitize=address -O1 -fno-omit-frame-pointer
+SAN_undefined := -fsanitize=undefined -fno-sanitize-recover=undefined -O1
+SAN_thread := -fsanitize=thread -O1
+SAN := $(SAN_$(SANITIZE))
+FORTIFY := $(if $(SAN),-U_FORTIFY_SOURCE,-D_FORTIFY_SOURCE=2)
+
+# Headers of the system come in with -isystem: their warnings are not ours.
+bosh_cppflags = $(apxs_cppflags) $(FORTIFY) -Iinclude $(patsubst -I%,-isystem %,$(filter-out -I/usr/include,$(apr_include))) $(CPPFLAGS)
+bosh_cflags = $(apxs_cflags) -std=gnu99 $(WARN) -fPIC -fvisibility=hidden $(SAN) $(CFLAGS)
+httpd_include = -isystem $(apxs_include)
+# What the module links, beyond what httpd brings (APR).
+LIBS := -lexpat
+LINK := -Wl,-z,relro -Wl,-z,now -Wl,--as-needed
+
+# --- the module ----------------------------------------------------------------------------------
+
+CORE_SRC := $(sort $(wildcard src/core/*.c))
+UPSTREAM_SRC := $(sort $(wildcard src/upstream/*.c))
+SRC := $(wildcard mod_bosh.c) $(CORE_SRC) $(UPSTREAM_SRC) $(sort $(wildcard src/httpd/*.c))
+CORE_OBJ := $(CORE_SRC:%.c=$(OBJ)/%.o)
+UPSTREAM_OBJ := $(UPSTREAM_SRC:%.c=$(OBJ)/%.o)
+MODULE_OBJ := $(SRC:%.c=$(OBJ)/%.o)
+
+.PHONY: all
+all: $(MODULE) ## the module (the default)
+
+$(MODULE): $(MODULE_OBJ) Makefile
+	$(if $(wildcard mod_bosh.c),,$(error mod_bosh.c is not there))
+	@echo "LINK  $@"
+	@$(CC) -shared $(SAN) $(LINK) $(LDFLAGS) -o $@.new $(MODULE_OBJ) $(LIBS)
+	@nm -D --defined-only $@.new | grep -q ' bosh_module$$' || \
+		{ echo "$@: the symbol bosh_module is not exported; httpd could not load it" >&2; exit 1; }
+	@mv -f $@.new $@
+
+# The only symbol that httpd must see is in mod_bosh.c; what else is in there is static.
+$(OBJ)/mod_bosh.o: VISIBLE := -fvisibility=default
+# Only the httpd layer finds httpd's headers: a wrong include does not even compile.
+$(OBJ)/mod_bosh.o $(OBJ)/src/httpd/%.o: LAYER_INCLUDE = $(httpd_include)
+
+$(OBJ)/%.o: %.c Makefile
+	$(need_apxs)
+	@mkdir -p $(@D)
+	@echo "CC    $<"
+	@$(CC) $(bosh_cppflags) $(LAYER_INCLUDE) $(bosh_cflags) $(VISIBLE) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(patsubst %.o,%.d,$(MODULE_OBJ) $(wildcard $(OBJ)/tests/*/*.o $(OBJ)/tests/unit/*/*.o))
+
+# --- unit tests and fuzzing: src/core alone; tests/unit/upstream has src/upstream too ------------
+
+NAME ?=
+UNIT_SRC := $(sort $(wildcard $(addsuffix test_$(or $(NAME),*).c,tests/unit/ tests/unit/upstream/)))
+UNIT := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
+UNIT_HELP := $(patsubst %.c,$(OBJ)/%.o,$(filter-out tests/unit/test_%,$(wildcard tests/unit/*.c)))
+FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+REPLAY := $(FUZZ:%=$(BUILD)/fuzz/replay_%)
+
+$(OBJ)/tests/unit/%.o: UNIT_CFLAGS = -Itests/unit $(check_cflags)
+
+.SECONDARY:
+$(filter $(BUILD)/unit/upstream/%,$(UNIT)): $(UPSTREAM_OBJ)
+$(BUILD)/unit/%: $(OBJ)/tests/unit/%.o $(UNIT_HELP) $(CORE_OBJ)
+	@mkdir -p $(@D)
+	@echo "LINK  $@"
+	@$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(or $(check_libs),-lcheck -lsubunit -lrt -lm) $(apr_libs) $(LIBS) \
+		-pthread
+
+$(BUILD)/fuzz/replay_%: $(OBJ)/tests/fuzz/fuzz_%.o $(OBJ)/tests/fuzz/replay.o $(CORE_OBJ)
+	@mkdir -p $(@D)
+	@echo "LINK  $@"
+	@$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(apr_libs) -lexpat
+
+export ASAN_OPTIONS ?= detect_stack_use_after_return=1
+export UBSAN_OPTIONS ?= print_stacktrace=1
+export TSAN_OPTIONS ?= halt_on_error=1
+export BUILD
+
+.PHONY: unit fuzz-replay fuzz
+unit: $(UNIT) ## unit tests of src/core (NAME=window: only test_window.c)
+	@$(RUN_TESTS) unit $(UNIT)
+
+fuzz-replay: $(REPLAY) ## feeds the corpus of each fuzzer to it, without a fuzzing engine
+	@$(RUN_TESTS) fuzz-replay $(REPLAY)
+
+TIME ?= 60
+fuzz: ## fuzzes with clang: NAME=body TIME=60 (seconds)
+	@$(if $(filter $(NAME),$(FUZZ)),,echo "make fuzz NAME=...: one of: $(FUZZ)" >&2; exit 1)
+	@$(NEED) build extra
+	@mkdir -p build/fuzz/found/$(NAME) tests/fuzz/corpus/$(NAME)
+	$(need_apxs)
+	$(CLANG) -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -std=gnu99 \
+		$(apxs_cppflags) -Iinclude $(apr_include) -o build/fuzz/fuzz_$(NAME) \
+		tests/fuzz/fuzz_$(NAME).c $(CORE_SRC) $(apr_libs) -lexpat
+	build/fuzz/fuzz_$(NAME) -max_total_time=$(TIME) -artifact_prefix=build/fuzz/$(NAME)- \
+		$(addprefix -dict=,$(wildcard tests/fuzz/$(NAME).dict)) \
+		build/fuzz/found/$(NAME) tests/fuzz/corpus/$(NAME)
+
+# --- end-to-end tests ----------------------------------------------------------------------------
+
+PYTEST_ARGS ?=
+BOSH_MODULE ?= $(abspath $(MODULE))
+PRELOAD_address = $(realpath $(shell $(CC) -print-file-name=libasan.so))
+PRELOAD_thread = $(realpath $(shell $(CC) -print-file-name=libtsan.so))
+E2E_ENV = BOSH_MODULE='$(BOSH_MODULE)' $(if $(SANITIZE),BOSH_SANITIZE=$(SANITIZE)) \
+	$(if $(PRELOAD_$(SANITIZE)),BOSH_PRELOAD='$(PRELOAD_$(SANITIZE))')
+
+.PHONY: e2e valgrind-e2e
+e2e: $(MODULE) web ## end-to-end tests on a real httpd (PYTEST_ARGS='-k name')
+	@$(E2E_ENV) $(RUN_TESTS) e2e $(PYTEST_ARGS)
+
+valgrind-e2e: $(MODULE) web ## a selection of them with httpd under valgrind
+	@$(NEED) extra
+	@$(E2E_ENV) BOSH_VALGRIND=1 $(RUN_TESTS) e2e -m valgrind $(PYTEST_ARGS)
+
+# --- everything ----------------------------------------------------------------------------------
+
+.PHONY: deps check lint conformance
+deps: ## installs what building, running and testing need
+	@$(NEED) build run check npm
+
+check: ## all tests: unit, fuzz-replay, lint, e2e; installs what they need
+	@$(RUN_TESTS) all $(NEED) $(MAKE_COMMAND) --no-print-directory -j$(JOBS)
+
+lint: ## layers, format, sizes, cppcheck, lists that must agree
+	@$(PYTHON) tests/tools/lint.py
+
+conformance: ## rewrites docs/CONFORMANCE.md from the tests
+	@$(PYTHON) tests/tools/conformance.py
+
+# --- the web page, and running it ----------------------------------------------------------------
+
+PORT ?= 8080
+STROPHE := node_modules/strophe.js/dist/strophe.umd.min.js
+
+.PHONY: web run
+web: node_modules/.package-lock.json ## the web page with strophe.js, in build/web
+	@mkdir -p build/web
+	@cp -Rp web/. build/web/
+	@cp -p $(STROPHE) build/web/
+	@cd build/web && find . -type f ! -name strophe.umd.min.js | while read -r f; do \
+		[ -e "$(CURDIR)/web/$$f" ] || rm -f "$$f"; done
+
+node_modules/.package-lock.json: package-lock.json
+	@$(NEED) npm
+
+run: ## a chat server with the web page on this machine (PORT=8080)
+	@$(NEED) build run npm
+	@$(MAKE) --no-print-directory $(jobs) SANITIZE= all web
+	@PORT='$(PORT)' tests/tools/run.sh
+
+# --- installing ----------------------------------------------------------------------------------
+
+prefix ?= /usr
+datadir ?= $(prefix)/share
+LIBEXECDIR = $(call once,LIBEXECDIR,$(APXS) -q LIBEXECDIR)
+SYSCONFDIR = $(call once,SYSCONFDIR,$(APXS) -q SYSCONFDIR)
+INSTALL_ENV = DESTDIR='$(DESTDIR)' LIBEXECDIR='$(LIBEXECDIR)' SYSCONFDIR='$(SYSCONFDIR)' DATADIR='$(datadir)' \
+	FORCE='$(FORCE)'
+
+.PHONY: install uninstall clean help
+install: $(MODULE) ## the module, its configuration and the page (DESTDIR, prefix, FORCE=1)
+	$(need_apxs)
+	@$(INSTALL_ENV) tests/tools/install.sh install $(MODULE)
+
+uninstall: ## removes what install put there, and leaves an edited bosh.conf
+	$(need_apxs)
+	@$(INSTALL_ENV) tests/tools/install.sh uninstall
+
+clean: ## removes build/
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | sort | while IFS="$$(printf '\t')" read -r t d; do \
+		printf '  make %-14s %s\n' "$$t" "$$d"; done
+	@echo '  SANITIZE=address|undefined|thread   with any of them: builds apart, in build/SANITIZER'

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes: the MPMs, several children, restart, stop, the death of a child, HTTP/2."""
+
+import shutil
+import subprocess
+import time
+
+import pytest
+import xmltool as X
+from bosh_env import SLOW, VALGRIND, wait_for
+from client import E, RB, T, TB, new_body
+
+MPMS = {"event": {}, "event-blocking": {"directives": "BoshAsync Off\n", "threads": 16}, "worker": {"threads": 16},
+        "prefork": {"children": 8}}
+
+
+@pytest.fixture(scope="module", params=list(MPMS))
+def any_mpm(request, httpd, stub_server):
+    """A server for each way of holding requests."""
+    options = dict(MPMS[request.param])
+    mpm = request.param.split("-")[0]
+    yield httpd(mpm=mpm, upstreams=[stub_server.upstream()], name=request.param, **options)
+
+
+@pytest.fixture
+def mpm_client(any_mpm, stub):
+    made = any_mpm.client()
+    yield made
+    made.close()
+
+
+def test_login_hold_both_ways_resend_terminate(mpm_client, stub):
+    session, upstream = mpm_client.login(stub, "alice")
+    assert upstream.user == "alice"
+    held = session.send_next().held()
+    upstream.send_message("down")
+    assert held.answer().texts() == ["down"]
+    exchange = session.send_next(X.message("up"))
+    assert upstream.wait_bodies(1) == ["up"]
+    exchange.held()
+    # A repeat of the held request: the old connection gets an error, the new one the answer.
+    again = session.send(session.rid, X.message("up"))
+    RB(exchange.at_once())
+    upstream.send_message("answer")
+    answer = again.answer()
+    assert answer.texts() == ["answer"]
+    assert session.send(session.rid, X.message("up")).answer().body == answer.body
+    assert upstream.bodies() == ["up"]
+    T(session.terminate())
+    upstream.wait_closed()
+
+
+def test_lost_connection(mpm_client, stub):
+    session, upstream = mpm_client.start(stub)
+    session.send(1001).held().rst()
+    upstream.send_message("precious")
+    upstream.wait_read()
+    assert session.send(1001).answer().texts() == ["precious"]
+
+
+def test_wait_runs_out(mpm_client, stub):
+    session, _ = mpm_client.start(stub, wait=2)
+    assert 1.5 < E(session.send(1001).answer()).took < 2.7
+
+
+def test_bursts_of_100_stanzas_each_way(mpm_client, stub):
+    session, upstream = mpm_client.start(stub)
+    want = [f"m{i}" for i in range(100)]
+    held = session.send_next("".join(X.message(t) for t in want))
+    assert upstream.wait_bodies(100) == want
+    for text in want:
+        upstream.send_message(text)
+    texts = held.answer().texts()
+    while len(texts) < 100:
+        texts += session.next().texts()
+    assert texts == want
+
+
+def test_bursts_both_ways_at_once(mpm_client, stub):
+    session, upstream = mpm_client.start(stub)
+    stub.script.echo = upstream.script.echo = True
+    want, texts = [f"{i}" for i in range(300)], []
+    pending = None
+    for i in range(0, 300, 10):
+        exchange = session.send_next("".join(X.message(t) for t in want[i:i + 10]))
+        if pending:
+            texts += pending.answer().texts()
+        pending = exchange
+    texts += pending.answer().texts()
+    while len(texts) < 300:
+        texts += session.next().texts()
+    assert texts == want and upstream.bodies() == want
+
+
+def test_requests_on_several_children(any_mpm, mpm_client, stub):
+    """200 requests of one session, each on a new connection, on whatever child takes it."""
+    stub.script.echo = True
+    session, upstream = mpm_client.start(stub)
+    seen = len(any_mpm.served_by())
+    for i in range(200):
+        assert session.send_next(X.message(str(i))).answer().texts() == [str(i)]
+    assert len(set(any_mpm.served_by()[seen:])) > 1 or VALGRIND
+
+
+def test_simultaneous_sessions(mpm_client, stub):
+    sessions = [mpm_client.start(stub) for _ in range(4)]
+    held = [(s.send_next().held(), u) for s, u in sessions]
+    for i, (_, upstream) in enumerate(held):
+        upstream.send_message(str(i))
+    for i, (exchange, _) in enumerate(held):
+        assert exchange.answer().texts() == [str(i)]
+
+
+# ---- restart and stop ----
+
+@pytest.mark.parametrize("mpm", ["event", "worker", "prefork"])
+@pytest.mark.limit(90)
+@pytest.mark.rows("B-128")
+def test_B_128_graceful_restart(httpd, stub, mpm):
+    server = httpd(mpm=mpm, children=4 if mpm == "prefork" else 2, threads=8, upstreams=[stub.upstream()])
+    client = server.client()
+    session, upstream = client.start(stub)
+    held = session.send(1001).held()
+    upstream.send_message("first")
+    assert held.answer().texts() == ["first"]
+    held = session.send(1002).held()
+    server.graceful()
+    answer = held.answer(5)
+    if answer.attr("type"):  # a state that does not survive ends clearly; the next session works
+        TB(answer, "system-shutdown", "remote-connection-failed")
+        session.over = True
+    else:
+        E(answer)
+        session.send(1003, X.message("after"))
+        assert upstream.wait_bodies(1) == ["after"]
+        upstream.send_message("and back")
+        assert session.texts(1) == ["and back"]
+    other, upstream = client.start(stub)
+    other.send_next(X.message("new"))
+    assert upstream.wait_bodies(1) == ["new"]
+    client.close()
+    server.stop()
+
+
+def test_B_084_a_domain_removed_by_reconfiguration(httpd, stub):
+    server = httpd(upstreams=[stub.upstream(), stub.upstream("gone.example")])
+    client = server.client()
+    client.new(to="gone.example")
+    server.upstreams = server.upstreams[:1]
+    server.write_config()
+    server.graceful()
+    TB(client.post(new_body(to="gone.example")).answer(), "host-gone", "host-unknown")
+    client.close()
+
+
+@pytest.mark.rows("B-128", "B-309")
+def test_stop_with_held_requests(httpd, stub):
+    server = httpd(upstreams=[stub.upstream()])
+    client = server.client()
+    sessions = [client.start(stub) for _ in range(5)]
+    held = [s.send_next().held() for s, _ in sessions]
+    start = time.monotonic()
+    server.stop(10)
+    assert time.monotonic() - start < 8 * SLOW
+    for exchange in held:
+        assert exchange.event.wait(5), "a connection is left hanging"
+    for session, upstream in sessions:
+        session.over = True
+        upstream.wait_closed()
+
+
+@pytest.mark.rows("B-309")
+def test_graceful_stop_ends_the_sessions(httpd, stub):
+    server = httpd(upstreams=[stub.upstream()], directives="GracefulShutdownTimeout 15\n")
+    client = server.client()
+    session, upstream = client.start(stub)
+    session.over = True
+    held = session.send(1001).held()
+    server.graceful_stop()
+    answer = held.answer(10)
+    if answer.attr("type"):
+        TB(answer, "system-shutdown")
+    upstream.wait_closed(15)
+    wait_for(lambda: not server.alive(), 20, "httpd ends")
+    assert server.process.returncode == 0
+    server.forget()
+
+
+@pytest.mark.limit(90)
+def test_restarts_under_traffic(httpd, stub):
+    """Sessions that talk all the time notice no restart but one lost request here and there."""
+    server = httpd(children=2, threads=16, upstreams=[stub.upstream()])
+    stub.script.echo = True
+    client = server.client()
+    sessions = [client.start(stub) for _ in range(5)]
+    for round_number in range(2):
+        server.graceful()
+        for n, (session, upstream) in enumerate(sessions):
+            for i in range(5):
+                text = f"{round_number}-{n}-{i}"
+                for attempt in range(20):  # as clients do: the same rid again when the connection broke
+                    try:
+                        rid = session.rid + (attempt == 0)
+                        answer = session.send(rid, X.message(text)).answer()
+                        break
+                    except (OSError, AssertionError):
+                        time.sleep(0.1)
+                assert answer.attr("type") is None, answer
+                texts = answer.texts()
+                while not texts:
+                    texts = session.next().texts()
+                assert texts == [text]
+    for n, (_, upstream) in enumerate(sessions):
+        assert upstream.bodies() == [f"{r}-{n}-{i}" for r in range(2) for i in range(5)]
+    client.close()
+
+
+# ---- the death of a child ----
+
+@pytest.mark.skipif(VALGRIND, reason="one process under valgrind")
+@pytest.mark.limit(90)
+def test_kill_of_a_child_in_the_middle_of_traffic(httpd, stub):
+    server = httpd(upstreams=[stub.upstream()])
+    client = server.client()
+    sessions = [client.start(stub) for _ in range(30)]
+    owner = {}
+    for session, upstream in sessions:
+        owner[session] = server.owner_of(upstream.peer_port)
+        assert owner[session] in server.children()
+    victim = max(set(owner.values()), key=list(owner.values()).count)
+    assert len(set(owner.values())) > 1, "one child owns all streams: nothing to compare"
+    held = {session: session.send_next().held(0.1) for session, _ in sessions}
+    for _, upstream in sessions[::3]:
+        upstream.send_message("traffic")
+    server.expect_log(r"BH20[134]")
+    killed = time.monotonic()
+    server.kill_child(victim)
+    victims = [upstream for session, upstream in sessions if owner[session] == victim]
+    while any(map(lives, victims)) and time.monotonic() < killed + 2:
+        time.sleep(0.05)  # a stream may be rescued: then nothing happens to it
+    for session, upstream in sessions:
+        if lives(upstream):
+            upstream.send_message("alive")
+            texts = fetch(session, held[session]).texts()
+            for _ in range(3):
+                texts += [] if "alive" in texts else session.next().texts()
+            assert texts == ["traffic", "alive"][-len(texts):] and texts[-1] == "alive"
+        else:
+            assert owner[session] == victim, "a stream of another child was lost"
+            session.over = True
+            answer = fetch(session, held[session])
+            while answer.attr("type") is None and time.monotonic() < killed + 10:
+                answer = session.next()
+            TB(answer, "remote-connection-failed")
+    # httpd has a full set of children again and takes new sessions.
+    wait_for(lambda: len(server.children()) >= 3 and victim not in server.children(), 10, "a new child")
+    for _ in range(10):
+        session, upstream = client.start(stub)
+        session.send_next(X.message("new"))
+        assert upstream.wait_bodies(1) == ["new"]
+    client.close()
+
+
+def fetch(session, exchange):
+    """The answer to a request; sent again when its connection went with the child that held it."""
+    exchange.event.wait(3)
+    return exchange.answer() if exchange.result else session.send(session.rid).answer(3)
+
+
+def lives(upstream):
+    return not (upstream.eof or upstream.reset_by_peer)
+
+
+@pytest.mark.skipif(VALGRIND, reason="one process under valgrind")
+@pytest.mark.limit(120)
+def test_clients_of_a_dead_child_are_told_within_3_seconds(httpd, stub):
+    """The same, seen by the clock: held requests on living children, streams owned by the dead one."""
+    server = httpd(upstreams=[stub.upstream()])
+    client = server.client()
+    for _ in range(5):
+        session, upstream = client.start(stub)
+        owner = server.owner_of(upstream.peer_port)
+        for _ in range(40):  # find a request that another child than the owner holds
+            held = session.send_next(X.message("x"))
+            upstream.wait_stanza("message")
+            holder = server.owner_of_connection(held.conn.local_port)
+            if holder and holder != owner:
+                break
+        assert holder != owner, "every request was taken by the owner"
+        server.expect_log(r"BH20[134]")
+        killed = time.monotonic()
+        server.kill_child(owner)
+        wait_for(lambda: upstream.eof or upstream.reset_by_peer or held.done(), 3, "something happens")
+        if lives(upstream):  # the stream was rescued
+            upstream.send_message("alive")
+            assert held.answer().texts() == ["alive"]
+        else:
+            answer = held.answer(3)
+            TB(answer, "remote-connection-failed")
+            assert answer.time - killed < 3
+            session.over = True
+        wait_for(lambda: len(server.children()) >= 3, 10, "a new child")
+    client.close()
+
+
+# ---- HTTP/2 ----
+
+CURL = shutil.which("curl")
+
+
+@pytest.fixture(scope="module")
+def h2_server(httpd, stub_server):
+    return httpd(upstreams=[stub_server.upstream()], h2=True, directives="BoshPolling 0\n")
+
+
+def curl(server, *bodies):
+    """POSTs these bodies in this order over one HTTP/2 connection, all streams open at once."""
+    command = [CURL, "-sS", "--http2-prior-knowledge", "--parallel", "--parallel-immediate", "--max-time", "20"]
+    for i, text in enumerate(bodies):
+        if i:
+            command += ["--next", "-sS", "--http2-prior-knowledge"]
+        command += ["-o", f"{server.dir}/h2-{i}", "-w", "%{http_version} %{http_code} %{time_total}\n", "-H",
+                    "Content-Type: text/xml", "--data-binary", text, server.url()]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(not CURL, reason="no curl")
+@pytest.mark.rows("B-011")
+def test_B_011_http2(h2_server, stub):
+    """A held stream is answered by a stanza; a second request on the connection releases the first."""
+    client = h2_server.client()
+    session, upstream = client.start(stub)
+    one = curl(h2_server, session.body(1001))
+    time.sleep(0.5)  # curl says nothing until it is done
+    assert one.poll() is None, one.communicate()
+    upstream.send_message("over h2")
+    out, err = one.communicate(timeout=10)
+    assert out.split()[:2] == ["2", "200"], (out, err)
+    body = X.parse((h2_server.dir / "h2-0").read_bytes())
+    assert X.text_of(body.find(X.tag("message")), "body") == "over h2"
+    session.rid = 1001
+    two = curl(h2_server, session.body(1002), session.body(1003, X.message("second")))
+    assert upstream.wait_bodies(1) == ["second"]
+    session.rid = 1003
+    upstream.send_message("for the held one")
+    out, err = two.communicate(timeout=10)
+    lines = [line.split() for line in out.splitlines()]
+    assert [line[:2] for line in lines] == [["2", "200"]] * 2, (out, err)
+    assert X.parse((h2_server.dir / "h2-0").read_bytes()).find(X.tag("message")) is None
+    body = X.parse((h2_server.dir / "h2-1").read_bytes())
+    assert X.text_of(body.find(X.tag("message")), "body") == "for the held one"
+    client.close()
