@@ -5,7 +5,7 @@
  * One object reads one document at a time and reports elements with their exact byte offsets, so that its
  * users (bosh_body, bosh_split) can copy verbatim text instead of printing XML again. Refused: DTD, comment,
  * processing instruction, entities other than the five predefined, any encoding but UTF-8, any version but
- * 1.0, undeclared prefixes, non-blank text directly inside the root, more than BOSH_XML_MAX_DEPTH levels
+ * 1.0, undeclared prefixes, text other than white space directly inside the root, more than BOSH_XML_MAX_DEPTH levels
  * (the root is the first), more than BOSH_XML_MAX_ATTRS attributes and namespace declarations on an element.
  *
  * What a child of the root inherits from the root, bosh_scope.h tells.

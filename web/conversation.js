@@ -60,6 +60,8 @@ export class Conversation {
         byId('empty').hidden = Boolean(chat);
         if (!chat) {
             this.jid = null;
+            this.text.value = '';
+            byId('messages').replaceChildren(); // after a log-out nothing is left in the document
             return;
         }
         this.text.value = chat.draft;

@@ -361,9 +361,11 @@ static void release(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bo
         if (!over && !(slot->flags & BOSH_SLOT_EXCUSED)) {
             break;
         }
-        /* Alone over hold: a polling session, its own request takes what there is. Else the newer request
-         * takes it: the connection of the older one may be dead without anybody knowing yet (R-04). */
-        if (!bosh_answer_compose(a, now, s, lim, slot, held == 1 && slot->holder.peer != 0)) {
+        /* Payload goes to a request that has just come, so its client is there, or to the only one (a
+         * polling session). Else to the newer one that takes this one's place: the connection of the older
+         * may be dead without anybody knowing yet (R-04). */
+        bool there = slot->holder.peer != 0 && (held == 1 || slot->arrived == now);
+        if (!bosh_answer_compose(a, now, s, lim, slot, there)) {
             break;
         }
         held--;

@@ -25,6 +25,8 @@
 #define DEFAULT_PRIME                                                                              \
     "<stream:stream xmlns='" BOSH_NS_CLIENT "' xmlns:stream='" BOSH_NS_STREAMS "'>"
 
+#define TOO_LARGE "an element larger than the limit"
+
 /* A stream header may be larger than a very small max_stanza. */
 #define MIN_HEADER 4096
 
@@ -82,16 +84,35 @@ static void no_memory(bosh_splitter_t *sp)
 
 /* ---- the lists ---- */
 
+/* The limit for what stands between the boundary and `end`, however it came in. */
+static bool fits(const bosh_splitter_t *sp, uint64_t end)
+{
+    bool header = sp->phase == PH_HEADER && sp->max_stanza < MIN_HEADER;
+
+    return end - sp->boundary <= (header ? MIN_HEADER : sp->max_stanza);
+}
+
 /* Publishes an event; everything up to its end is done with. */
 static void add_event(bosh_splitter_t *sp, const bosh_split_event_t *ev)
 {
-    if (sp->starved ||
-        !bosh_xml_grow(&sp->events, &sp->events_cap, sp->nevents + 1, sizeof(sp->events[0]))) {
+    if (!fits(sp, ev->end)) {
+        bosh_xml_fail(sp->xml, APR_ENOSPC, TOO_LARGE);
+    } else if (sp->starved || !bosh_xml_grow(&sp->events, &sp->events_cap, sp->nevents + 1,
+                                             sizeof(sp->events[0]))) {
         no_memory(sp);
-        return;
+    } else {
+        sp->events[sp->nevents++] = *ev;
+        sp->boundary = ev->end;
     }
-    sp->events[sp->nevents++] = *ev;
-    sp->boundary = ev->end;
+}
+
+/* One without edits. */
+static void add_plain_event(bosh_splitter_t *sp, bosh_split_type_t type, int64_t start, int64_t end)
+{
+    bosh_split_event_t ev = {.type = type, .start = absolute(sp, start), .end = absolute(sp, end)};
+
+    ev.out_len = (size_t)(end - start);
+    add_event(sp, &ev);
 }
 
 /* For the event being made. */
@@ -218,8 +239,6 @@ static bool usurps_stream_prefix(const bosh_xml_start_t *el)
 
 static void read_header(bosh_splitter_t *sp, const bosh_xml_start_t *el)
 {
-    bosh_split_event_t ev = {.type = BOSH_SPLIT_HEADER};
-
     if (!bosh_xml_name_is(&el->name, BOSH_NS_STREAMS, "stream")) {
         bosh_xml_fail(sp->xml, APR_EGENERAL, "the stream header is no stream of etherx.jabber.org");
         return;
@@ -229,15 +248,11 @@ static void read_header(bosh_splitter_t *sp, const bosh_xml_start_t *el)
                       "the stream header gives `stream` to another namespace");
         return;
     }
-    sp->phase = PH_OPEN;
-    if (sp->priming) {
-        return;
+    if (!sp->priming) {
+        keep_header(sp, el);
+        add_plain_event(sp, BOSH_SPLIT_HEADER, el->at, el->end);
     }
-    keep_header(sp, el);
-    ev.start = absolute(sp, el->at);
-    ev.end = absolute(sp, el->end);
-    ev.out_len = (size_t)(ev.end - ev.start);
-    add_event(sp, &ev);
+    sp->phase = PH_OPEN;
 }
 
 /* ---- elements ---- */
@@ -392,10 +407,6 @@ static void end_element(bosh_splitter_t *sp, const bosh_xml_end_t *el)
     bosh_split_event_t *cur = &sp->cur;
 
     cur->end = absolute(sp, el->end);
-    if (cur->end - cur->start > sp->max_stanza) {
-        bosh_xml_fail(sp->xml, APR_ENOSPC, "an element larger than the limit");
-        return;
-    }
     cur->out_len = (size_t)(cur->end - cur->start);
     if (cur->type != BOSH_SPLIT_TLS) {
         if (sp->rename) {
@@ -425,12 +436,7 @@ static void on_end(void *vsp, const bosh_xml_end_t *el)
     } else if (el->depth == 2) {
         end_element(sp, el);
     } else if (el->depth == 1) {
-        bosh_split_event_t ev = {.type = BOSH_SPLIT_END};
-
-        ev.start = absolute(sp, el->at);
-        ev.end = absolute(sp, el->end);
-        ev.out_len = (size_t)(ev.end - ev.start);
-        add_event(sp, &ev);
+        add_plain_event(sp, BOSH_SPLIT_END, el->at, el->end);
         sp->phase = PH_OVER;
         bosh_xml_stop(sp->xml);
     }
@@ -530,16 +536,6 @@ static size_t skip_space(bosh_splitter_t *sp, const char *data, size_t len)
     return n;
 }
 
-static bool too_long(const bosh_splitter_t *sp)
-{
-    uint64_t max = sp->max_stanza;
-
-    if (sp->phase == PH_HEADER && max < MIN_HEADER) {
-        max = MIN_HEADER;
-    }
-    return sp->fed - sp->boundary > max;
-}
-
 apr_status_t bosh_split_feed(bosh_splitter_t *sp, const char *data, size_t len, const char **why)
 {
     const char *reason = sp->why;
@@ -553,9 +549,9 @@ apr_status_t bosh_split_feed(bosh_splitter_t *sp, const char *data, size_t len, 
         }
         if (sp->rv == APR_EOF) {
             sp->rv = APR_SUCCESS; /* our own stop */
-        } else if (sp->rv == APR_SUCCESS && too_long(sp)) {
+        } else if (sp->rv == APR_SUCCESS && !fits(sp, sp->fed)) {
             sp->rv = APR_ENOSPC;
-            reason = "an element larger than the limit";
+            reason = TOO_LARGE;
         }
         sp->why = reason;
         point_to_edits(sp);

@@ -300,6 +300,16 @@ static void on_end(void *vx, const XML_Char *raw)
     x->sink->end(x->ctx, &el);
 }
 
+/* Directly inside the root not even blank ones: an offset in the middle of a section would be no boundary. */
+static void on_cdata(void *vx)
+{
+    bosh_xml_t *x = vx;
+
+    if (x->depth == 1) {
+        bosh_xml_fail(x, APR_EGENERAL, "a CDATA section directly inside the root element");
+    }
+}
+
 static void on_comment(void *vx, const XML_Char *text)
 {
     (void)text;
@@ -393,6 +403,7 @@ static void equip(bosh_xml_t *x)
     XML_SetReturnNSTriplet(p, XML_TRUE);
     XML_SetElementHandler(p, on_start, on_end);
     XML_SetStartNamespaceDeclHandler(p, on_decl);
+    XML_SetStartCdataSectionHandler(p, on_cdata);
     XML_SetCommentHandler(p, on_comment);
     XML_SetProcessingInstructionHandler(p, on_instruction);
     XML_SetStartDoctypeDeclHandler(p, on_doctype);

@@ -177,6 +177,7 @@ static int send_bucket(request_rec *r, int status, const char *type, apr_bucket 
 {
     apr_bucket_brigade *bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
 
+    apr_table_unset(r->headers_in, "Range"); /* else httpd cuts the answer to a POST as it would a file */
     r->status = status;
     ap_set_content_type(r, type);
     ap_set_content_length(r, (apr_off_t)len);

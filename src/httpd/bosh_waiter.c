@@ -39,6 +39,10 @@
  * queue, the bound is on the wrong side: as many as it allows are let through besides the stuck ones. */
 #define STALL apr_time_from_msec(200)
 
+/* The loop is told to look again after this long at the latest, as it does anyway for its sweep. So a hold of
+ * the usual length never needs to kick it, which would cost both threads more than the hold itself. */
+#define HORIZON apr_time_from_sec(1)
+
 typedef enum hand_t { FREE, WORKER, PARKED, BLOCKED } hand_t;
 
 typedef struct row_t {
@@ -522,14 +526,14 @@ void bosh_hold_stop(void)
 
 apr_time_t bosh_hold_next_deadline(void)
 {
-    apr_time_t next = BOSH_NEVER;
+    apr_time_t next = bosh_clock_now() + HORIZON;
     const bosh_timer_t *first;
 
     if (!lock()) {
-        return next;
+        return BOSH_NEVER;
     }
     first = bosh_timers_first(&table.timers);
-    if (first != NULL) {
+    if (first != NULL && first->at < next) {
         next = first->at;
     }
     if (table.queue_head != NONE && table.stall < next) {

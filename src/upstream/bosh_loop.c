@@ -15,8 +15,6 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include <apr_thread_proc.h>
-
 #include "bosh_clock.h"
 #include "bosh_peer.h"
 #include "bosh_stream.h"
@@ -32,7 +30,8 @@ struct bosh_loop_t {
     bosh_lock_t lock;
     bosh_peers_t *peers;
     bosh_streams_t *streams;
-    apr_thread_t *thread;
+    pthread_t thread;
+    bool running; /* main thread: there is a thread to join */
     uint32_t me;
     int epfd;
     int evfd;               /* ours of cfg.wakers */
@@ -191,7 +190,7 @@ static void shut_down(bosh_loop_t *l)
     }
 }
 
-static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
+static void *run(void *baton)
 {
     bosh_loop_t *l = baton;
 
@@ -201,7 +200,6 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *baton)
         turn(l, BOSH_NEVER);
     }
     shut_down(l);
-    apr_thread_exit(thread, APR_SUCCESS);
     return NULL;
 }
 
@@ -242,14 +240,15 @@ static apr_status_t stop_cleanup(void *baton)
 }
 
 /* httpd's signals belong to its own threads. */
-static apr_status_t start_thread(bosh_loop_t *l, apr_pool_t *pool)
+static apr_status_t start_thread(bosh_loop_t *l)
 {
     sigset_t all, before;
-    apr_status_t rv;
+    int rv;
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    rv = apr_thread_create(&l->thread, NULL, run, l, pool);
+    rv = pthread_create(&l->thread, NULL, run, l);
+    l->running = rv == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rv;
 }
@@ -284,8 +283,8 @@ apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr
         goto leave;
     }
     l->evfd = cfg->wakers->fd[l->me - 1];
-    rv = epoll_ctl(l->epfd, EPOLL_CTL_ADD, l->evfd, &ev) == 0 ? start_thread(l, pchild)
-                                                              : apr_get_os_error();
+    rv =
+        epoll_ctl(l->epfd, EPOLL_CTL_ADD, l->evfd, &ev) == 0 ? start_thread(l) : apr_get_os_error();
     if (rv != APR_SUCCESS) {
         goto leave;
     }
@@ -329,15 +328,15 @@ void bosh_loop_drain(bosh_loop_t *loop)
 
 apr_status_t bosh_loop_stop(bosh_loop_t *loop)
 {
-    apr_status_t rv, result;
+    int rv;
 
-    if (loop->thread == NULL) {
+    if (!loop->running) {
         return APR_SUCCESS;
     }
     set(&loop->stopping);
     bosh_loop_kick(loop);
-    rv = apr_thread_join(&result, loop->thread);
-    loop->thread = NULL;
+    rv = pthread_join(loop->thread, NULL);
+    loop->running = false;
     release(loop);
     return rv;
 }

@@ -573,7 +573,10 @@ class Session:
         return (waiting[0] if waiting else self.send_next()).answer(timeout)
 
     def until(self, local, ns=X.NS_CLIENT, exchange=None, rounds=6):
-        """Polls until an element of this name comes; other stanzas go to .backlog."""
+        """Polls until an element of this name comes; other stanzas go to .backlog, where it looks first."""
+        for i, elem in enumerate(self.backlog):
+            if elem.tag == X.tag(local, ns):
+                return self.backlog.pop(i)
         for _ in range(rounds):
             answer = exchange.answer(15) if exchange else self.poll()
             exchange = None

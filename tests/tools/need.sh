@@ -112,11 +112,10 @@ hold_services() {
         esac
         as_root systemctl mask --runtime --quiet "$name.service" >/dev/null 2>&1 && HELD+=("$name.service")
     done
-    [ ${#HELD[@]} -eq 0 ] || trap release_services EXIT
+    [ ${#HELD[@]} -eq 0 ] || trap 'release_services; rm -f "$LOG"' EXIT
 }
 
 release_services() {
-    trap - EXIT
     [ ${#HELD[@]} -gt 0 ] || return 0
     as_root systemctl unmask --runtime --quiet "${HELD[@]}" >/dev/null 2>&1
     as_root systemctl disable --quiet "${HELD[@]}" >/dev/null 2>&1 &&
@@ -146,16 +145,19 @@ install_packages() {
         say_line
         exit 1
     fi
-    printf 'need.sh: installing %s\n' "$packages" >&2
+    LOG=$(mktemp) || exit 1
+    trap 'rm -f "$LOG"' EXIT
+    printf 'need.sh: installing, which can take some minutes: %s\n' "$packages" >&2
     # A failed update is no end: the packages may be in the index that is there.
-    as_root env LC_ALL=C apt-get update -qq -o DPkg::Lock::Timeout=300 >&2 ||
+    as_root env LC_ALL=C apt-get update -qq -o DPkg::Lock::Timeout=300 >"$LOG" 2>&1 ||
         printf 'need.sh: apt-get update failed; trying with the package lists that are there.\n' >&2
     choose "${MISSING[@]}"
     [ ${#ABSENT[@]} -eq 0 ] || fail "this system's package sources do not have: ${ABSENT[*]}" \
         "They are in Debian 12. Install what corresponds to them, then run make again with SKIP_DEPS=1."
     hold_services "${CHOSEN[@]}"
     if ! as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-        apt-get install "${options[@]}" "${CHOSEN[@]}" >&2; then
+        apt-get install "${options[@]}" "${CHOSEN[@]}" >>"$LOG" 2>&1; then
+        tail -n 25 "$LOG" >&2
         printf 'need.sh: apt-get could not install the packages (its messages are above). Type:\n' >&2
         say_line
         exit 1

@@ -608,6 +608,7 @@ START_TEST(test_a_reload_with_undetected_hang_up_loses_nothing)
 
     open_session("");
     a = req(1001, "", "");
+    pass(SEC);
     E->lazy = true; /* the holder of 1001 has been mailed and has not looked yet */
     server(M("in between"));
     b = req(1002, "", "");

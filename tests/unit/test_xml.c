@@ -319,6 +319,8 @@ START_TEST(test_text_in_the_root)
     REFUSED("<a>x</a>");
     REFUSED("<a><b/>x<b/></a>");
     REFUSED("<a><![CDATA[x]]></a>");
+    REFUSED("<a><![CDATA[ ]]></a>");
+    REFUSED("<a><b/><![CDATA[]]></a>");
     REFUSED("<a>&#65;</a>");
     REFUSED("<a>\xC2\xA0</a>");
 }

@@ -295,8 +295,9 @@ static inline void gen_elements(gen_t *g, unsigned bound)
 static inline uint64_t gen_seed(void)
 {
     const char *s = getenv("BOSH_TEST_SEED");
+    uint64_t seed = s != NULL ? strtoull(s, NULL, 10) : 0;
 
-    return s != NULL ? strtoull(s, NULL, 10) : 20261124;
+    return seed != 0 ? seed : 20261124;
 }
 
 #endif

@@ -61,7 +61,8 @@ typedef struct common_t {
 
 typedef struct rig_t {
     apr_pool_t *pool;
-    bosh_lock_t *lock;
+    bosh_lock_t *lock; /* the loop's; before there is one, `own` */
+    bosh_lock_t own;
     bosh_loop_t *loop;
     bosh_loop_cfg_t cfg;
     bosh_limits_t lim;
@@ -187,6 +188,8 @@ static inline void rig_init(void)
 {
     memset(&R, 0, sizeof(R));
     R.deadline = BOSH_NEVER;
+    R.own.arena = &C.arena;
+    R.lock = &R.own;
     pthread_mutex_init(&R.mutex, NULL);
     pthread_cond_init(&R.cond, NULL);
     R.lim = (bosh_limits_t){.max_wait = 60,
@@ -550,6 +553,26 @@ static inline void login(chat_t *c)
     expect(c->fd, CLIENT_HEAD);
     serve(c->fd, STREAM_HEAD FEATURES);
     ASSERT_HAS(answer(c->held), "<stream:features>");
+}
+
+static inline uint32_t peer_state(uint32_t peer)
+{
+    uint32_t state;
+
+    bosh_lock(R.lock);
+    state = bosh_arena_peer(&C.arena, peer)->state;
+    bosh_unlock(R.lock);
+    return state;
+}
+
+static inline bosh_header_t header(void)
+{
+    bosh_header_t h;
+
+    bosh_lock(R.lock);
+    h = *C.arena.h;
+    bosh_unlock(R.lock);
+    return h;
 }
 
 static inline bosh_link_t link_of(const chat_t *c)

@@ -114,11 +114,6 @@ static void await_death(const child_t *c)
     ck_assert_int_eq(waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOWAIT), 0);
 }
 
-static uint32_t peer_state(uint32_t peer)
-{
-    return __atomic_load_n(&bosh_arena_peer(&C.arena, peer)->state, __ATOMIC_SEQ_CST);
-}
-
 static uint32_t owner_of(const chat_t *c)
 {
     return link_of(c).owner;
@@ -139,7 +134,7 @@ START_TEST(owner_killed)
     ck_assert_int_lt(bosh_clock_now() - start, apr_time_from_msec(700)); /* not by the sweep */
     AWAIT(warned("BH204"));
     ck_assert(warned("1 upstream streams were lost"));
-    ck_assert_uint_eq(C.arena.h->count.lost, 1);
+    ck_assert_uint_eq(header().count.lost, 1);
     ck_assert_uint_eq(owner_of(&c), bosh_loop_peer(R.loop));
     ck_assert_int_eq(link_of(&c).phase, BOSH_LINK_CLOSED);
     AWAIT(stats().streams == 1); /* its timer */
@@ -188,7 +183,7 @@ START_TEST(heir)
     AWAIT(stats().streams == 1);
     c.rid--;
     ASSERT_HAS(answer(ask(&c, "", "")), "condition='system-shutdown'");
-    ck_assert_uint_eq(C.arena.h->count.lost, 0);
+    ck_assert_uint_eq(header().count.lost, 0);
 }
 END_TEST
 
@@ -266,7 +261,7 @@ START_TEST(two_rescuers)
     loop_settle();
     kill(a.pid, SIGKILL);
     AWAIT(peer_state(1) == BOSH_PEER_FREE);
-    ck_assert_uint_eq(C.arena.h->count.lost, 1);
+    ck_assert_uint_eq(header().count.lost, 1);
     ck_assert(owner_of(&ca) == 2 || owner_of(&ca) == bosh_loop_peer(R.loop));
     ck_assert_uint_eq(owner_of(&cb), 2);
     validate();
@@ -289,7 +284,7 @@ START_TEST(lock_holder_killed)
     order(&child);
     AWAIT(warned("BH203") || warned("BH204"));
     AWAIT(peer_state(1) == BOSH_PEER_FREE);
-    ck_assert_uint_eq(C.arena.h->count.repairs, 1);
+    ck_assert_uint_eq(header().count.repairs, 1);
     serve(c.fd, "<message/>");
     ASSERT_HAS(answer(c.held), "<message");
     close(c.fd);
