@@ -117,9 +117,13 @@ $(BUILD)/fuzz/replay_%: $(OBJ)/tests/fuzz/fuzz_%.o $(OBJ)/tests/fuzz/replay.o $(
 	@echo "LINK  $@"
 	@$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(apr_libs) -lexpat
 
-export ASAN_OPTIONS ?= detect_stack_use_after_return=1
+# Without the second one gcc 12 takes the end of a thread for an error.
+export ASAN_OPTIONS ?= detect_stack_use_after_return=1:use_sigaltstack=0
 export UBSAN_OPTIONS ?= print_stacktrace=1
 export TSAN_OPTIONS ?= halt_on_error=1
+ifneq ($(SANITIZE),)
+export CK_TIMEOUT_MULTIPLIER ?= 10
+endif
 export BUILD
 
 .PHONY: unit fuzz-replay fuzz

@@ -28,7 +28,6 @@
 #include "bosh_loop.h"
 #include "bosh_request.h"
 
-
 #define RETAINED_KEY "mod_bosh:retained"
 #define PAGE         4096
 
@@ -93,7 +92,8 @@ static apr_status_t make_retained(server_rec *s, const bosh_arena_sizes_t *sizes
     /* APR keeps a word of its own at the start of the segment: one page more, and our own alignment. */
     rv = apr_shm_create(&shm, (apr_size_t)bytes + PAGE, NULL, p);
     if (rv == APR_SUCCESS) {
-        retained->mem = (void *)(((uintptr_t)apr_shm_baseaddr_get(shm) + PAGE - 1) & ~(uintptr_t)(PAGE - 1));
+        retained->mem =
+            (void *)(((uintptr_t)apr_shm_baseaddr_get(shm) + PAGE - 1) & ~(uintptr_t)(PAGE - 1));
         rv = bosh_arena_format(retained->mem, sizes, &arena);
     }
     if (rv == APR_SUCCESS) {
@@ -115,15 +115,17 @@ static void keep_retained(server_rec *s, const bosh_arena_sizes_t *sizes)
 {
     if (bosh_arena_attach(retained->mem, &arena) != APR_SUCCESS) {
         retained->usable = false;
-        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s,
-                     "BH005: the shared memory was laid out by another version of mod_bosh; requests are "
-                     "answered 503 until httpd is stopped and started");
+        ap_log_error(
+            APLOG_MARK, APLOG_ERR, 0, s,
+            "BH005: the shared memory was laid out by another version of mod_bosh; requests are "
+            "answered 503 until httpd is stopped and started");
         return;
     }
-    if (sizes->sessions != retained->sizes.sessions || sizes->chunks != retained->sizes.chunks
-        || sizes->slots != retained->sizes.slots) {
+    if (sizes->sessions != retained->sizes.sessions || sizes->chunks != retained->sizes.chunks ||
+        sizes->slots != retained->sizes.slots) {
         ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s,
-                     "BoshMaxSessions, BoshMemory and BoshMaxRequests size the shared memory and change when "
+                     "BoshMaxSessions, BoshMemory and BoshMaxRequests size the shared memory and "
+                     "change when "
                      "httpd is stopped and started; it goes on with %u sessions",
                      retained->sizes.sessions);
     }
@@ -154,17 +156,19 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         return OK;
     }
     if (bytes == 0 || sizes.chunks < 1024) {
-        ap_log_error(APLOG_MARK, APLOG_CRIT, 0, s,
-                     "BH007: BoshMemory is too small for %u sessions; raise it or lower BoshMaxSessions",
-                     sizes.sessions);
+        ap_log_error(
+            APLOG_MARK, APLOG_CRIT, 0, s,
+            "BH007: BoshMemory is too small for %u sessions; raise it or lower BoshMaxSessions",
+            sizes.sessions);
         return HTTP_INTERNAL_SERVER_ERROR;
     }
     rv = make_retained(s, &sizes, bytes);
     if (rv != APR_SUCCESS) {
-        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s,
-                     "BH008: cannot make %" APR_UINT64_T_FMT " bytes of shared memory and %u eventfds for "
-                     "mod_bosh; lower BoshMaxSessions or BoshMemory, or raise the limit of open files",
-                     bytes, sizes.peers);
+        ap_log_error(
+            APLOG_MARK, APLOG_CRIT, rv, s,
+            "BH008: cannot make %" APR_UINT64_T_FMT " bytes of shared memory and %u eventfds for "
+            "mod_bosh; lower BoshMaxSessions or BoshMemory, or raise the limit of open files",
+            bytes, sizes.peers);
         return HTTP_INTERNAL_SERVER_ERROR;
     }
     ap_log_error(APLOG_MARK, APLOG_INFO, 0, s,
@@ -178,7 +182,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
 
 static void log_line(void *ctx, bosh_log_t level, const char *line)
 {
-    static const int levels[] = { APLOG_ERR, APLOG_WARNING, APLOG_NOTICE, APLOG_INFO, APLOG_DEBUG };
+    static const int levels[] = {APLOG_ERR, APLOG_WARNING, APLOG_NOTICE, APLOG_INFO, APLOG_DEBUG};
 
     ap_log_error(APLOG_MARK, levels[level], 0, (server_rec *)ctx, "%s", line);
 }
@@ -190,13 +194,14 @@ static void worker_bounds(int *wakes, int *blocked)
 
     ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
     *wakes = threads > 2 ? threads / 2 : 1;
-    *blocked = threads > 1 ? threads - (threads + 3) / 4 : 0; /* a quarter stays free; prefork: no bound */
+    *blocked =
+        threads > 1 ? threads - (threads + 3) / 4 : 0; /* a quarter stays free; prefork: no bound */
 }
 
 static void child_init(apr_pool_t *pchild, server_rec *s)
 {
     const bosh_global_t *global = bosh_config_global();
-    bosh_loop_cfg_t cfg = { 0 };
+    bosh_loop_cfg_t cfg = {0};
     int wakes, blocked, generation = 0;
     apr_status_t rv;
 
@@ -220,7 +225,8 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     worker_bounds(&wakes, &blocked);
     rv = bosh_loop_start(&loop, &cfg, pchild);
     if (rv == APR_SUCCESS) {
-        rv = bosh_hold_child_init(pchild, s, global->async != 0, wakes, blocked, bosh_loop_kick, loop);
+        rv = bosh_hold_child_init(pchild, s, global->async != 0, wakes, blocked, bosh_loop_kick,
+                                  loop);
     }
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_ERR, rv, s, "BH009: this child cannot serve BOSH: %s",
@@ -254,12 +260,6 @@ static void register_hooks(apr_pool_t *p)
 }
 
 AP_DECLARE_MODULE(bosh) = {
-    STANDARD20_MODULE_STUFF,
-    NULL,
-    NULL,
-    bosh_config_create,
-    bosh_config_merge,
-    bosh_config_directives,
-    register_hooks,
-    0,
+    STANDARD20_MODULE_STUFF, NULL,           NULL, bosh_config_create, bosh_config_merge,
+    bosh_config_directives,  register_hooks, 0,
 };

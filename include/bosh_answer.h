@@ -17,8 +17,8 @@ bool bosh_answer_pending(const bosh_session_t *s);
  * terminal attributes go along when the upstream is over and nothing is left in the queue; the session then
  * is TOMB and every other open request has got its E. False: no chunks for it now, nothing changed.
  */
-bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim,
-                         bosh_slot_t *slot, bool payload);
+bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                         const bosh_limits_t *lim, bosh_slot_t *slot, bool payload);
 
 /* Answers `slot` with what there is, those before it with E first, so that rid order holds (B-113). */
 bool bosh_answer_up_to(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim,
@@ -26,7 +26,8 @@ bool bosh_answer_up_to(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const
 
 /* Applies what has arrived in rid order and answers whatever may not wait any longer (hold, pause, end);
  * mails the holder of the request that payload can go to. */
-void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim);
+void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                        const bosh_limits_t *lim);
 
 /* Mails the holder of the oldest living held request when something is pending for it. */
 void bosh_answer_deliver(bosh_arena_t *a, bosh_session_t *s);

@@ -16,12 +16,13 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 1u                           /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 1u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 8)
-#define BOSH_MAILBOX    1024 /* messages a peer can have waiting; more: it looks at everything it has */
-#define BOSH_LOCK_SPACE 128  /* room for the lock, which only bosh_lock.c looks into */
+#define BOSH_MAILBOX                                                                               \
+    1024 /* messages a peer can have waiting; more: it looks at everything it has */
+#define BOSH_LOCK_SPACE 128 /* room for the lock, which only bosh_lock.c looks into */
 #define BOSH_SLOTS_MIN  8
 #define BOSH_SLOTS_MAX  64
 
@@ -47,8 +48,8 @@ typedef enum bosh_peer_state_t {
 } bosh_peer_state_t;
 
 /* A message is a hint that something is worth a look; the truth is in the session (DESIGN.md section 6). */
-#define BOSH_MAIL_SESSION 0u           /* what = session index, tag = its serial */
-#define BOSH_MAIL_WAITER  0x80000000u  /* what = waiter id | this bit, tag = its generation */
+#define BOSH_MAIL_SESSION 0u          /* what = session index, tag = its serial */
+#define BOSH_MAIL_WAITER  0x80000000u /* what = waiter id | this bit, tag = its generation */
 
 typedef struct bosh_mail_t {
     uint32_t what;
@@ -62,10 +63,10 @@ typedef struct bosh_peer_t {
     uint32_t generation; /* httpd's */
     int64_t heartbeat;
     uint32_t mail_head, mail_n;
-    uint32_t overflow;   /* messages were dropped: look at every session and waiter */
-    uint32_t asleep;     /* the loop waits in poll: a sender must write its eventfd */
-    uint32_t streams;    /* links it owns */
-    uint32_t holds;      /* requests it holds */
+    uint32_t overflow; /* messages were dropped: look at every session and waiter */
+    uint32_t asleep;   /* the loop waits in poll: a sender must write its eventfd */
+    uint32_t streams;  /* links it owns */
+    uint32_t holds;    /* requests it holds */
     bosh_mail_t mail[BOSH_MAILBOX];
 } bosh_peer_t;
 
@@ -90,10 +91,11 @@ typedef enum bosh_slot_state_t {
 #define BOSH_SLOT_RESTART   0x04u
 #define BOSH_SLOT_PAUSE     0x08u
 #define BOSH_SLOT_CREATION  0x10u
-#define BOSH_SLOT_EXCUSED   0x20u /* its client has been told type='error': it gets E when due, no payload */
-#define BOSH_SLOT_FINAL     0x40u /* the stored answer ends the session */
-#define BOSH_SLOT_MAILED    0x80u /* its holder has been mailed and has not looked yet */
-#define BOSH_SLOT_GAVE      0x100u /* the stored answer carries payload */
+#define BOSH_SLOT_EXCUSED                                                                          \
+    0x20u /* its client has been told type='error': it gets E when due, no payload */
+#define BOSH_SLOT_FINAL  0x40u  /* the stored answer ends the session */
+#define BOSH_SLOT_MAILED 0x80u  /* its holder has been mailed and has not looked yet */
+#define BOSH_SLOT_GAVE   0x100u /* the stored answer carries payload */
 
 /* One request id, from its arrival until its answer leaves the replay window. rid % nslots is its place. */
 typedef struct bosh_slot_t {
@@ -105,8 +107,8 @@ typedef struct bosh_slot_t {
     uint16_t pause;   /* seconds, with BOSH_SLOT_PAUSE */
     bosh_holder_t holder;
     int64_t arrived;
-    int64_t due;         /* when it must be answered at the latest */
-    int64_t answered;    /* when the answer was stored */
+    int64_t due;          /* when it must be answered at the latest */
+    int64_t answered;     /* when the answer was stored */
     bosh_queue_t payload; /* DEFERRED: what it carries (STANZA, HEADER items) */
     bosh_bytes_t answer;  /* ANSWERED: the whole <body/> */
 } bosh_slot_t;
@@ -117,7 +119,7 @@ typedef enum bosh_phase_t {
     BOSH_LINK_HEADER,   /* our header is sent, the server's is awaited */
     BOSH_LINK_FEATURES, /* header seen, features awaited */
     BOSH_LINK_OPEN,
-    BOSH_LINK_CLOSING,  /* </stream:stream> sent, the server's awaited for a moment */
+    BOSH_LINK_CLOSING, /* </stream:stream> sent, the server's awaited for a moment */
     BOSH_LINK_CLOSED
 } bosh_phase_t;
 
@@ -132,10 +134,10 @@ typedef struct bosh_link_t {
     uint16_t upstream; /* row in the owner's table of BoshUpstream lines */
     uint8_t phase;     /* bosh_phase_t */
     uint8_t flags;
-    int64_t deadline;  /* of the phase */
-    bosh_queue_t down; /* to the server: STANZA, HEADER, CLOSE */
-    bosh_queue_t up;   /* to the client: STANZA, SASL, FEATURES, ERROR */
-    bosh_bytes_t raw;  /* read from the server since the last element boundary */
+    int64_t deadline;   /* of the phase */
+    bosh_queue_t down;  /* to the server: STANZA, HEADER, CLOSE */
+    bosh_queue_t up;    /* to the client: STANZA, SASL, FEATURES, ERROR */
+    bosh_bytes_t raw;   /* read from the server since the last element boundary */
     bosh_bytes_t prime; /* the server's header for a later parser; empty: the default prime */
     uint32_t up_single; /* items in `up` that travel alone in their body: FEATURES, SASL */
     char id[BOSH_MAX_STREAMID + 1];
@@ -146,9 +148,9 @@ typedef struct bosh_link_t {
 
 typedef enum bosh_state_t {
     BOSH_ST_FREE = 0,
-    BOSH_ST_LIVE,   /* takes requests */
+    BOSH_ST_LIVE, /* takes requests */
     BOSH_ST_ENDING, /* the upstream is gone or going; what is queued and the terminal answer wait for the client */
-    BOSH_ST_TOMB    /* over for the client; stored answers are kept for resends */
+    BOSH_ST_TOMB /* over for the client; stored answers are kept for resends */
 } bosh_state_t;
 
 #define BOSH_SESS_ACKS      0x01u /* client and manager acknowledge (9) */
@@ -167,15 +169,16 @@ typedef struct bosh_session_t {
     uint8_t ver_major, ver_minor; /* major 0: the client sent no ver */
     uint8_t cond;                 /* bosh_cond_t of the terminal answer */
     uint8_t spare;
-    uint64_t received; /* C: every rid up to it has arrived */
+    uint64_t received;  /* C: every rid up to it has arrived */
     uint64_t processed; /* every rid up to it has been applied */
     uint64_t answered;  /* every rid up to it has its answer stored */
     uint64_t client_ack;
     uint64_t paused_rid;
-    int64_t inactive_at; /* when the session dies unless a request comes; BOSH_NEVER while one is held */
+    int64_t
+        inactive_at; /* when the session dies unless a request comes; BOSH_NEVER while one is held */
     int64_t pause_until;
-    int64_t gap_since;   /* when the oldest open gap was seen; 0: none */
-    int64_t armed;       /* the owner's timer for this session; an earlier deadline needs a message */
+    int64_t gap_since; /* when the oldest open gap was seen; 0: none */
+    int64_t armed;     /* the owner's timer for this session; an earlier deadline needs a message */
     int64_t created;
     char to[BOSH_MAX_DOMAIN + 1];
     char lang[BOSH_MAX_LANG + 1];
@@ -212,8 +215,8 @@ typedef struct bosh_header_t {
     bosh_ix late_chunk;    /* list of those to hand out last: see bosh_arena_repair() */
     uint32_t nsessions;    /* not FREE */
     uint32_t nfree_chunks; /* on both lists, and the fresh ones */
-    bosh_ix busy;         /* session being changed right now: not trusted after its changer died */
-    uint32_t closing;     /* the server is shutting down: no new sessions */
+    bosh_ix busy;          /* session being changed right now: not trusted after its changer died */
+    uint32_t closing;      /* the server is shutting down: no new sessions */
     bosh_counters_t count;
     char lock[BOSH_LOCK_SPACE] __attribute__((aligned(64)));
 } bosh_header_t;
@@ -227,9 +230,9 @@ typedef struct bosh_arena_t {
     char *sessions;
     uint8_t *marks;
     bosh_chunk_t *chunks;
-    uint32_t nwake;       /* peers whose eventfd is to be written once the lock is released */
+    uint32_t nwake; /* peers whose eventfd is to be written once the lock is released */
     uint16_t wake[16];
-    bool wake_all;        /* ... too many to list */
+    bool wake_all; /* ... too many to list */
 } bosh_arena_t;
 
 /* Bytes needed for these sizes, 64-bit checked; 0: too large or out of range (slots: power of two). No lock. */
@@ -279,9 +282,11 @@ bosh_session_t *bosh_arena_session_new(bosh_arena_t *a, const uint8_t sid[BOSH_S
 /* Frees all its chunks and the record; raises its serial. */
 void bosh_arena_session_free(bosh_arena_t *a, bosh_session_t *s);
 
-bosh_slot_t *bosh_arena_slot(bosh_arena_t *a, bosh_session_t *s, uint64_t rid); /* its place, whoever is in it */
+bosh_slot_t *bosh_arena_slot(bosh_arena_t *a, bosh_session_t *s,
+                             uint64_t rid); /* its place, whoever is in it */
 
-bosh_ix bosh_arena_chunk_new(bosh_arena_t *a, bosh_prio_t prio); /* 0: none left for this priority */
+bosh_ix bosh_arena_chunk_new(bosh_arena_t *a,
+                             bosh_prio_t prio); /* 0: none left for this priority */
 void bosh_arena_chunk_free(bosh_arena_t *a, bosh_ix c);
 static inline bosh_chunk_t *bosh_arena_chunk(bosh_arena_t *a, bosh_ix c)
 {

@@ -29,20 +29,20 @@ typedef struct bosh_piece_t {
 } bosh_piece_t;
 
 typedef struct bosh_req_t {
-    unsigned has;          /* BOSH_HAS_* */
-    uint64_t rid;          /* 1..BOSH_RID_MAX */
-    uint64_t ack;          /* valid with BOSH_HAS_ACK */
-    unsigned wait, hold;   /* clamped to 65535 / 255 when larger */
-    unsigned pause;        /* seconds */
+    unsigned has;        /* BOSH_HAS_* */
+    uint64_t rid;        /* 1..BOSH_RID_MAX */
+    uint64_t ack;        /* valid with BOSH_HAS_ACK */
+    unsigned wait, hold; /* clamped to 65535 / 255 when larger */
+    unsigned pause;      /* seconds */
     unsigned ver_major, ver_minor;
-    bool terminate;        /* type='terminate' */
-    bool restart;          /* {urn:xmpp:xbosh}restart is true or 1 */
+    bool terminate; /* type='terminate' */
+    bool restart;   /* {urn:xmpp:xbosh}restart is true or 1 */
     /* NUL-terminated, UTF-8, entities resolved; NULL when the attribute is absent. */
     const char *sid;
     const char *to;
     const char *from;
     const char *route;
-    const char *lang;         /* xml:lang */
+    const char *lang; /* xml:lang */
     const char *content;
     const char *key;
     const char *newkey;
@@ -89,21 +89,22 @@ apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_r
                              const char **why);
 
 /* What an answer's start tag says. Zero-initialize, then set what is needed. */
-#define BOSH_ANS_CREATION   0x01u /* sid, wait, requests, hold, inactivity, polling, maxpause, ver, restartlogic */
-#define BOSH_ANS_ANNOUNCE   0x02u /* from, authid, xmpp:version */
-#define BOSH_ANS_STREAM_NS  0x04u /* xmlns:stream, for features and errors */
-#define BOSH_ANS_TERMINATE  0x08u /* type='terminate', condition unless BOSH_COND_NONE */
-#define BOSH_ANS_ERROR      0x10u /* type='error' (17.3), called RB in the checklist */
-#define BOSH_ANS_ACK        0x20u
-#define BOSH_ANS_REPORT     0x40u
+#define BOSH_ANS_CREATION                                                                          \
+    0x01u /* sid, wait, requests, hold, inactivity, polling, maxpause, ver, restartlogic */
+#define BOSH_ANS_ANNOUNCE  0x02u /* from, authid, xmpp:version */
+#define BOSH_ANS_STREAM_NS 0x04u /* xmlns:stream, for features and errors */
+#define BOSH_ANS_TERMINATE 0x08u /* type='terminate', condition unless BOSH_COND_NONE */
+#define BOSH_ANS_ERROR     0x10u /* type='error' (17.3), called RB in the checklist */
+#define BOSH_ANS_ACK       0x20u
+#define BOSH_ANS_REPORT    0x40u
 
 typedef struct bosh_ans_t {
     unsigned flags; /* BOSH_ANS_* */
     bosh_cond_t cond;
     const char *sid;
     unsigned wait, requests, hold;
-    unsigned inactivity, polling, maxpause; /* 0: attribute omitted */
-    unsigned ver_major, ver_minor;          /* major 0: omitted */
+    unsigned inactivity, polling, maxpause;   /* 0: attribute omitted */
+    unsigned ver_major, ver_minor;            /* major 0: omitted */
     const char *from, *authid, *xmpp_version; /* NULL or "": omitted */
     const char *lang;                         /* xml:lang, NULL or "": omitted */
     uint64_t ack;

@@ -38,8 +38,8 @@ typedef enum bosh_why_t {
  * for GONE. DONE's int result goes where a handler's return value goes: OK, or an HTTP status.
  */
 typedef enum bosh_hold_next_t { BOSH_HOLD_DONE, BOSH_HOLD_AGAIN } bosh_hold_next_t;
-typedef bosh_hold_next_t bosh_hold_fn(request_rec *r, void *baton, bosh_why_t why, apr_time_t *deadline,
-                                      int *result);
+typedef bosh_hold_next_t bosh_hold_fn(request_rec *r, void *baton, bosh_why_t why,
+                                      apr_time_t *deadline, int *result);
 
 /* Hooks process_connection, suspend_connection, resume_connection. register_hooks time. */
 void bosh_hold_register(apr_pool_t *p);
@@ -65,7 +65,8 @@ void bosh_hold_free(bosh_waiter_t w);
  * until it returns DONE. baton must live as long as r. Returns what the handler shall return: SUSPENDED
  * (thread-less), or fn's result after blocking. The waiter is freed inside.
  */
-int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bosh_hold_fn *fn, void *baton);
+int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bosh_hold_fn *fn,
+                   void *baton);
 
 /* Loop thread (any thread will do): the named waiter gets a worker soon. Unknown or old names: ignored.
  * At most max_wakes are under way at once; the others follow as those finish. Never blocks. */

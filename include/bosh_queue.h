@@ -58,11 +58,13 @@ apr_status_t bosh_bytes_append(struct bosh_arena_t *a, bosh_bytes_t *b, const ch
                                bosh_prio_t prio);
 
 /* Appends bytes [off, off+n) of src (offset 0 is its first unconsumed byte); src != dst; src unchanged. */
-apr_status_t bosh_bytes_append_from(struct bosh_arena_t *a, bosh_bytes_t *dst, const bosh_bytes_t *src,
-                                    size_t off, size_t n, bosh_prio_t prio);
+apr_status_t bosh_bytes_append_from(struct bosh_arena_t *a, bosh_bytes_t *dst,
+                                    const bosh_bytes_t *src, size_t off, size_t n,
+                                    bosh_prio_t prio);
 
 /* Copies up to n bytes from offset off into dst, consuming nothing; returns the bytes copied. */
-size_t bosh_bytes_peek(struct bosh_arena_t *a, const bosh_bytes_t *b, size_t off, char *dst, size_t n);
+size_t bosh_bytes_peek(struct bosh_arena_t *a, const bosh_bytes_t *b, size_t off, char *dst,
+                       size_t n);
 
 /* Drops n bytes (n <= len) from the front and frees emptied chunks. */
 void bosh_bytes_consume(struct bosh_arena_t *a, bosh_bytes_t *b, size_t n);
@@ -77,8 +79,8 @@ void bosh_bytes_clear(struct bosh_arena_t *a, bosh_bytes_t *b);
  * Nobody else may append to this string in between; consuming is allowed. A reservation whose owner died
  * before commit does no harm: the next reserve, append, move or clear of the string takes it back.
  */
-int bosh_bytes_reserve(struct bosh_arena_t *a, bosh_bytes_t *b, size_t want, bosh_slice_t *iov, int max,
-                       bosh_prio_t prio);
+int bosh_bytes_reserve(struct bosh_arena_t *a, bosh_bytes_t *b, size_t want, bosh_slice_t *iov,
+                       int max, bosh_prio_t prio);
 void bosh_bytes_commit(struct bosh_arena_t *a, bosh_bytes_t *b, size_t n);
 
 /*

@@ -25,36 +25,39 @@
 typedef struct bosh_limits_t {
     unsigned max_wait, max_hold, max_requests;
     unsigned inactivity, polling, maxpause;
-    size_t queue_size;   /* per session, each way */
-    size_t answer_size;  /* soft: an answer stops taking further stanzas beyond it */
+    size_t queue_size;    /* per session, each way */
+    size_t answer_size;   /* soft: an answer stops taking further stanzas beyond it */
     unsigned max_repeats; /* of one unanswered rid (B-168) */
 } bosh_limits_t;
 
-#define BOSH_ANSWER_SIZE  (256 * 1024)
-#define BOSH_MAX_REPEATS  25
-#define BOSH_TOMB_SECONDS 15 /* how long a finished session's last answers can be fetched again */
-#define BOSH_CREATE_WAIT  20 /* a creation request waits at most this long for the stream features */
-#define BOSH_STREAM_HEADER_MAX 2048 /* a printed stream header: `to` and lang at their longest, all escaped */
+#define BOSH_ANSWER_SIZE (256 * 1024)
+#define BOSH_MAX_REPEATS 25
+#define BOSH_TOMB_SECONDS                                                                          \
+    15 /* how long a finished session's last answers can be fetched again */
+#define BOSH_CREATE_WAIT 20 /* a creation request waits at most this long for the stream features */
+#define BOSH_STREAM_HEADER_MAX                                                                     \
+    2048 /* a printed stream header: `to` and lang at their longest, all escaped */
 
 typedef enum bosh_do_t {
-    BOSH_DO_HOLD,   /* wait; ask again when woken or at `deadline` */
-    BOSH_DO_SEND,   /* the answer is stored in the slot: bosh_session_read() */
-    BOSH_DO_TELL,   /* a body that is not stored: terminate with `cond`, or type='error' if `error` */
-    BOSH_DO_BUSY,   /* no memory for it now: 503, the client sends the same rid again */
-    BOSH_DO_CLOSE   /* close the connection without an answer (19.1) */
+    BOSH_DO_HOLD, /* wait; ask again when woken or at `deadline` */
+    BOSH_DO_SEND, /* the answer is stored in the slot: bosh_session_read() */
+    BOSH_DO_TELL, /* a body that is not stored: terminate with `cond`, or type='error' if `error` */
+    BOSH_DO_BUSY, /* no memory for it now: 503, the client sends the same rid again */
+    BOSH_DO_CLOSE /* close the connection without an answer (19.1) */
 } bosh_do_t;
 
 /* What to do with the HTTP request at hand. */
 typedef struct bosh_verdict_t {
     bosh_do_t act;
     bosh_cond_t cond;
-    bool error;          /* TELL: type='error' */
-    bool legacy;         /* the session's client sent no ver >= 1.6: HTTP codes for some conditions (17.1) */
-    bosh_ix session;     /* 0: none */
+    bool error; /* TELL: type='error' */
+    bool
+        legacy; /* the session's client sent no ver >= 1.6: HTTP codes for some conditions (17.1) */
+    bosh_ix session; /* 0: none */
     uint32_t serial;
     uint64_t rid;
-    apr_time_t deadline; /* HOLD */
-    size_t len;          /* SEND: bytes of the answer */
+    apr_time_t deadline;                /* HOLD */
+    size_t len;                         /* SEND: bytes of the answer */
     char content[BOSH_MAX_CONTENT + 1]; /* Content-Type for the response; "" = default */
 } bosh_verdict_t;
 
@@ -65,13 +68,14 @@ typedef struct bosh_verdict_t {
  * policy-violation), or SEND for a polling session, whose creation is answered at once.
  */
 void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
-                         const bosh_limits_t *lim, const uint8_t sid[BOSH_SID_BYTES], const char *to,
-                         const char *ip, bool tls, uint32_t owner, uint16_t upstream,
-                         bosh_holder_t holder, bosh_verdict_t *v);
+                         const bosh_limits_t *lim, const uint8_t sid[BOSH_SID_BYTES],
+                         const char *to, const char *ip, bool tls, uint32_t owner,
+                         uint16_t upstream, bosh_holder_t holder, bosh_verdict_t *v);
 
 /* Sections 8 to 15: a request with a sid. tls: it came over TLS. */
 void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
-                          const bosh_limits_t *lim, bool tls, bosh_holder_t holder, bosh_verdict_t *v);
+                          const bosh_limits_t *lim, bool tls, bosh_holder_t holder,
+                          bosh_verdict_t *v);
 
 /* A request with this sid could not be parsed: bad-request ends the session (B-044). v: TELL. */
 void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, bosh_verdict_t *v);
@@ -85,15 +89,15 @@ void bosh_session_poll(bosh_arena_t *a, apr_time_t now, const bosh_limits_t *lim
                        bosh_holder_t holder, bosh_verdict_t *v);
 
 /* The holder's connection is gone: the rid is orphaned if it is still this holder's. */
-void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_t serial, uint64_t rid,
-                       bosh_holder_t holder);
+void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_t serial,
+                       uint64_t rid, bosh_holder_t holder);
 
 /*
  * Copies up to n bytes at offset off of the stored answer (several calls, the lock released in between);
  * 0: the end, or the answer is no longer kept.
  */
-size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid, size_t off,
-                         char *dst, size_t n);
+size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid,
+                         size_t off, char *dst, size_t n);
 
 /* ---- for the owner's loop: the upstream side ---- */
 
@@ -118,7 +122,8 @@ bool bosh_session_may_read(bosh_arena_t *a, bosh_session_t *s, const bosh_limits
 
 /* The owner has written n bytes of the head of `down`, or taken a HEADER or CLOSE item off it (n = 0):
  * requests that waited for room are processed. */
-void bosh_session_sent(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim);
+void bosh_session_sent(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                       const bosh_limits_t *lim);
 
 /*
  * The upstream stream is over. cond: BOSH_COND_NONE for a clean </stream:stream> (X-085),
@@ -143,7 +148,7 @@ apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
  * timers go to `heir`, which is mailed for each. Works on sessions [*from, *from + max) and moves *from, so
  * that the caller can release the lock in between; returns true while there is more. *lost counts.
  */
-bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint32_t heir, bosh_ix *from,
-                            uint32_t max, uint32_t *lost);
+bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint32_t heir,
+                            bosh_ix *from, uint32_t max, uint32_t *lost);
 
 #endif

@@ -39,16 +39,17 @@ typedef struct bosh_split_event_t {
     uint64_t start, end;      /* the element's bytes are [start, end) */
     const bosh_edit_t *edits; /* ascending, not overlapping */
     size_t nedits;
-    size_t out_len;           /* length after the edits */
-    bool starttls;            /* FEATURES: the server offered starttls (cut out) */
-    bool starttls_required;   /* ... with <required/> */
-    bool proceed;             /* TLS: it is <proceed/> */
+    size_t out_len;         /* length after the edits */
+    bool starttls;          /* FEATURES: the server offered starttls (cut out) */
+    bool starttls_required; /* ... with <required/> */
+    bool proceed;           /* TLS: it is <proceed/> */
 } bosh_split_event_t;
 
 /* The server's stream header; strings live in the splitter until the next begin. */
 typedef struct bosh_split_header_t {
     const char *id, *from, *version, *lang; /* NULL when absent */
-    const char *prime; /* text to prime a later parser with; NULL when bosh_split_default_prime() will do */
+    const char *
+        prime; /* text to prime a later parser with; NULL when bosh_split_default_prime() will do */
     size_t prime_len;
 } bosh_split_header_t;
 

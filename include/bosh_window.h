@@ -24,8 +24,8 @@ bosh_win_t bosh_window_judge(bosh_arena_t *a, bosh_session_t *s, uint64_t rid, b
  * payload is left out (X-043) and replaced by the HEADER item `header`. APR_ENOMEM: no chunks; APR_EOF: the
  * slot still keeps an answer the client has not acknowledged (B-174). On failure nothing has changed.
  */
-apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t now, const bosh_req_t *req,
-                               bosh_slice_t header, bosh_holder_t holder);
+apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t now,
+                               const bosh_req_t *req, bosh_slice_t header, bosh_holder_t holder);
 
 /* The slot of a rid when it is in use for just that rid, else NULL. */
 bosh_slot_t *bosh_window_slot(bosh_arena_t *a, bosh_session_t *s, uint64_t rid);

@@ -22,7 +22,8 @@ static void mail_holder(bosh_arena_t *a, bosh_slot_t *slot)
 {
     if (slot->holder.peer != 0 && !(slot->flags & BOSH_SLOT_MAILED)) {
         slot->flags |= BOSH_SLOT_MAILED;
-        bosh_arena_mail(a, slot->holder.peer, BOSH_MAIL_WAITER | slot->holder.waiter, slot->holder.gen);
+        bosh_arena_mail(a, slot->holder.peer, BOSH_MAIL_WAITER | slot->holder.waiter,
+                        slot->holder.gen);
     }
 }
 
@@ -64,8 +65,8 @@ static bool all_fits(const bosh_session_t *s, const bosh_limits_t *lim)
 }
 
 /* Moves what may share one body from `up` into the answer; the caller has made sure of the room. */
-static void take_payload(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim, bosh_slot_t *slot,
-                         bool all)
+static void take_payload(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim,
+                         bosh_slot_t *slot, bool all)
 {
     bosh_queue_t *up = &s->link.up;
     bosh_item_t type;
@@ -133,12 +134,12 @@ static void fill_attributes(bosh_session_t *s, bosh_slot_t *slot, bool payload, 
 }
 
 /* Prints the answer into the slot. False: not enough chunks. */
-static bool print_answer(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim, bosh_slot_t *slot,
-                         bool payload, bool over, bosh_cond_t cond)
+static bool print_answer(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim,
+                         bosh_slot_t *slot, bool payload, bool over, bosh_cond_t cond)
 {
     char open[BOSH_BODY_OPEN_MAX];
     char sid[BOSH_SID_LEN + 1];
-    bosh_ans_t ans = { .flags = over ? BOSH_ANS_TERMINATE : 0, .cond = cond };
+    bosh_ans_t ans = {.flags = over ? BOSH_ANS_TERMINATE : 0, .cond = cond};
     bosh_item_t head = BOSH_ITEM_STANZA;
     size_t len = 0, bytes = BOSH_BODY_OPEN_MAX;
     bool all = false;
@@ -159,8 +160,8 @@ static bool print_answer(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
     }
     if (payload) {
         take_payload(a, s, lim, slot, all);
-        if (bosh_bytes_append(a, &slot->answer, BOSH_BODY_CLOSE, BOSH_BODY_CLOSE_LEN, BOSH_PRIO_ANSWER)
-            != APR_SUCCESS) {
+        if (bosh_bytes_append(a, &slot->answer, BOSH_BODY_CLOSE, BOSH_BODY_CLOSE_LEN,
+                              BOSH_PRIO_ANSWER) != APR_SUCCESS) {
             return false; /* cannot happen: the room was checked */
         }
         slot->flags |= BOSH_SLOT_GAVE;
@@ -186,8 +187,8 @@ static bool ends_with(const bosh_session_t *s, const bosh_limits_t *lim, bool pa
     return s->state == BOSH_ST_ENDING && (s->link.up.items == 0 || (payload && all_fits(s, lim)));
 }
 
-bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim,
-                         bosh_slot_t *slot, bool payload)
+bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                         const bosh_limits_t *lim, bosh_slot_t *slot, bool payload)
 {
     /* The end is told to somebody who is there to hear it, not to a dead connection (B-261, R-04). */
     bool heard = slot->holder.peer != 0 && !(slot->flags & BOSH_SLOT_EXCUSED);
@@ -198,7 +199,8 @@ bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, con
     }
     finish_slot(a, now, s, slot);
     bosh_window_evict(a, s);
-    if ((s->link.flags & BOSH_LINK_STALLED) && BOSH_QUEUE_BYTES(&s->link.up) < lim->queue_size / 2) {
+    if ((s->link.flags & BOSH_LINK_STALLED) &&
+        BOSH_QUEUE_BYTES(&s->link.up) < lim->queue_size / 2) {
         bosh_answer_mail_owner(a, s);
     }
     if (over) {
@@ -224,7 +226,8 @@ bool bosh_answer_up_to(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const
     if (slot->state != BOSH_SLOT_HELD || slot->rid != rid) {
         return true; /* an older one ended the session and this one with it */
     }
-    return bosh_answer_compose(a, now, s, lim, slot, !(slot->flags & (BOSH_SLOT_EXCUSED | BOSH_SLOT_PAUSE)));
+    return bosh_answer_compose(a, now, s, lim, slot,
+                               !(slot->flags & (BOSH_SLOT_EXCUSED | BOSH_SLOT_PAUSE)));
 }
 
 void bosh_answer_deliver(bosh_arena_t *a, bosh_session_t *s)
@@ -232,9 +235,8 @@ void bosh_answer_deliver(bosh_arena_t *a, bosh_session_t *s)
     bosh_slot_t *slot = bosh_window_oldest(a, s, true);
 
     /* A creation request waits for the server's header alone when that promises no features. */
-    if (slot != NULL
-        && (bosh_answer_pending(s)
-            || ((slot->flags & BOSH_SLOT_CREATION) && s->link.phase >= BOSH_LINK_OPEN))) {
+    if (slot != NULL && (bosh_answer_pending(s) ||
+                         ((slot->flags & BOSH_SLOT_CREATION) && s->link.phase >= BOSH_LINK_OPEN))) {
         mail_holder(a, slot);
     }
 }
@@ -245,7 +247,7 @@ static void bury_slot(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_s
                       bosh_cond_t cond)
 {
     char open[BOSH_BODY_OPEN_MAX];
-    bosh_ans_t ans = { .flags = 0 };
+    bosh_ans_t ans = {.flags = 0};
     bosh_holder_t holder = slot->holder;
     size_t n;
 
@@ -272,8 +274,8 @@ static bosh_slot_t *oldest_open(bosh_arena_t *a, bosh_session_t *s, bool live)
 
     for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
         bosh_slot_t *slot = &s->slots[i];
-        if ((slot->state == BOSH_SLOT_HELD || slot->state == BOSH_SLOT_DEFERRED)
-            && (!live || slot->holder.peer != 0) && (oldest == NULL || slot->rid < oldest->rid)) {
+        if ((slot->state == BOSH_SLOT_HELD || slot->state == BOSH_SLOT_DEFERRED) &&
+            (!live || slot->holder.peer != 0) && (oldest == NULL || slot->rid < oldest->rid)) {
             oldest = slot;
         }
     }
@@ -319,8 +321,8 @@ static bool apply(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh
     bosh_queue_t *down = &s->link.down;
 
     if (s->state == BOSH_ST_LIVE && slot->payload.items > 0) {
-        if (down->items > 0
-            && (size_t)BOSH_QUEUE_BYTES(down) + BOSH_QUEUE_BYTES(&slot->payload) > lim->queue_size) {
+        if (down->items > 0 &&
+            (size_t)BOSH_QUEUE_BYTES(down) + BOSH_QUEUE_BYTES(&slot->payload) > lim->queue_size) {
             return false;
         }
         a->h->count.stanzas_down += slot->payload.items;
@@ -372,12 +374,13 @@ static void release(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bo
     }
 }
 
-void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim)
+void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                        const bosh_limits_t *lim)
 {
     bosh_slot_t *slot;
 
-    while (s->state != BOSH_ST_TOMB && (slot = bosh_window_slot(a, s, s->processed + 1)) != NULL
-           && slot->state == BOSH_SLOT_DEFERRED) {
+    while (s->state != BOSH_ST_TOMB && (slot = bosh_window_slot(a, s, s->processed + 1)) != NULL &&
+           slot->state == BOSH_SLOT_DEFERRED) {
         if (!apply(a, now, s, lim, slot)) {
             break;
         }
@@ -385,7 +388,8 @@ void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
             bosh_answer_bury(a, now, s, BOSH_COND_NONE, BOSH_COND_COUNT);
             return;
         }
-        if (slot->flags & BOSH_SLOT_PAUSE) { /* 10: all pending requests at once, this one included */
+        if (slot->flags &
+            BOSH_SLOT_PAUSE) { /* 10: all pending requests at once, this one included */
             bosh_answer_up_to(a, now, s, lim, slot);
             s->paused_rid = slot->rid;
         } else {

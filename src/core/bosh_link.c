@@ -27,9 +27,8 @@ static apr_status_t take_header(bosh_arena_t *a, bosh_session_t *s, const bosh_s
     bosh_link_t *link = &s->link;
 
     bosh_bytes_clear(a, &link->prime);
-    if (hdr->prime != NULL
-        && bosh_bytes_append(a, &link->prime, hdr->prime, hdr->prime_len, BOSH_PRIO_INPUT)
-            != APR_SUCCESS) {
+    if (hdr->prime != NULL && bosh_bytes_append(a, &link->prime, hdr->prime, hdr->prime_len,
+                                                BOSH_PRIO_INPUT) != APR_SUCCESS) {
         return APR_ENOMEM;
     }
     keep_text(link->id, sizeof(link->id), hdr->id);
@@ -116,8 +115,8 @@ bool bosh_session_may_read(bosh_arena_t *a, bosh_session_t *s, const bosh_limits
 {
     /* `raw` holds at most one unfinished element, which the splitter bounds; it may not count here, or an
      * element larger than the queue would never be finished. */
-    bool may = (size_t)BOSH_QUEUE_BYTES(&s->link.up) < lim->queue_size
-        && bosh_arena_room(a, 1, BOSH_PRIO_INPUT);
+    bool may = (size_t)BOSH_QUEUE_BYTES(&s->link.up) < lim->queue_size &&
+               bosh_arena_room(a, 1, BOSH_PRIO_INPUT);
 
     if (may) {
         s->link.flags &= (uint8_t)~BOSH_LINK_STALLED;
@@ -172,8 +171,8 @@ static bool orphan_slots(bosh_arena_t *a, bosh_session_t *s, uint32_t dead)
     return open;
 }
 
-bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint32_t heir, bosh_ix *from,
-                            uint32_t max, uint32_t *lost)
+bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint32_t heir,
+                            bosh_ix *from, uint32_t max, uint32_t *lost)
 {
     bosh_ix end = a->h->sizes.sessions;
 

@@ -77,7 +77,8 @@ static void send_slot(bosh_session_t *s, const bosh_slot_t *slot, bosh_verdict_t
 }
 
 /* A request broke a rule that ends the session: it is told `cond` itself, the others other-request (B-151). */
-static void fail(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t cond, bosh_verdict_t *v)
+static void fail(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t cond,
+                 bosh_verdict_t *v)
 {
     bosh_answer_bury(a, now, s, BOSH_COND_OTHER_REQUEST, BOSH_COND_OTHER_REQUEST);
     s->cond = (uint8_t)cond;
@@ -129,12 +130,14 @@ static unsigned higher(unsigned x, unsigned y)
     return x > y ? x : y;
 }
 
-static void negotiate(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req, const bosh_limits_t *lim)
+static void negotiate(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req,
+                      const bosh_limits_t *lim)
 {
     unsigned hold = req->has & BOSH_HAS_HOLD ? req->hold : 1;
     unsigned most = lower(lim->max_requests, (a->h->sizes.slots - 2) / 2);
 
-    s->wait = (uint16_t)(req->has & BOSH_HAS_WAIT ? lower(req->wait, lim->max_wait) : lim->max_wait);
+    s->wait =
+        (uint16_t)(req->has & BOSH_HAS_WAIT ? lower(req->wait, lim->max_wait) : lim->max_wait);
     s->hold = (uint16_t)lower(lower(hold, lim->max_hold), most - 1);
     /* more than the hold that was asked for, as far as the server's bound allows. */
     s->requests = (uint16_t)higher(s->hold + 1u, lower(hold + 1u, most));
@@ -148,8 +151,8 @@ static void negotiate(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req,
         }
     }
     if (req->has & BOSH_HAS_VER) { /* B-069, B-070: the lower one, part by part */
-        bool theirs = req->ver_major < BOSH_VER_MAJOR
-            || (req->ver_major == BOSH_VER_MAJOR && req->ver_minor < BOSH_VER_MINOR);
+        bool theirs = req->ver_major < BOSH_VER_MAJOR ||
+                      (req->ver_major == BOSH_VER_MAJOR && req->ver_minor < BOSH_VER_MINOR);
         s->ver_major = (uint8_t)(theirs ? req->ver_major : BOSH_VER_MAJOR);
         s->ver_minor = (uint8_t)(theirs ? req->ver_minor : BOSH_VER_MINOR);
     }
@@ -163,11 +166,11 @@ static void negotiate(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req,
 }
 
 void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
-                         const bosh_limits_t *lim, const uint8_t sid[BOSH_SID_BYTES], const char *to,
-                         const char *ip, bool tls, uint32_t owner, uint16_t upstream,
-                         bosh_holder_t holder, bosh_verdict_t *v)
+                         const bosh_limits_t *lim, const uint8_t sid[BOSH_SID_BYTES],
+                         const char *to, const char *ip, bool tls, uint32_t owner,
+                         uint16_t upstream, bosh_holder_t holder, bosh_verdict_t *v)
 {
-    bosh_slice_t none = { NULL, 0 };
+    bosh_slice_t none = {NULL, 0};
     bosh_session_t *s;
     bosh_slot_t *slot;
 
@@ -218,7 +221,8 @@ static void take_ack(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req)
 {
     uint64_t ack = req->has & BOSH_HAS_ACK ? req->ack : req->rid - 1;
 
-    if ((s->flags & BOSH_SESS_ACKS) && ack < req->rid && ack <= s->answered && ack > s->client_ack) {
+    if ((s->flags & BOSH_SESS_ACKS) && ack < req->rid && ack <= s->answered &&
+        ack > s->client_ack) {
         s->client_ack = ack;
         bosh_window_evict(a, s);
     }
@@ -234,7 +238,8 @@ static void repeat(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bos
         return;
     }
     if (slot->holder.peer != 0) {
-        bosh_arena_mail(a, slot->holder.peer, BOSH_MAIL_WAITER | slot->holder.waiter, slot->holder.gen);
+        bosh_arena_mail(a, slot->holder.peer, BOSH_MAIL_WAITER | slot->holder.waiter,
+                        slot->holder.gen);
     }
     slot->holder = holder;
     slot->due = now + apr_time_from_sec(s->wait);
@@ -287,7 +292,7 @@ size_t bosh_session_print_header(const bosh_session_t *s, char *dst)
 /* the restart's own to, lang and version, else those of the creation. */
 static bosh_slice_t restart_header(const bosh_session_t *s, const bosh_req_t *req, char *buf)
 {
-    bosh_slice_t h = { buf, 0 };
+    bosh_slice_t h = {buf, 0};
 
     h.n = print_header(buf, req->to != NULL && req->to[0] != '\0' ? req->to : s->to,
                        req->lang != NULL ? req->lang : s->lang,
@@ -299,7 +304,7 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
                         const bosh_limits_t *lim, bosh_holder_t holder, bosh_verdict_t *v)
 {
     char buf[BOSH_STREAM_HEADER_MAX];
-    bosh_slice_t header = { buf, 0 };
+    bosh_slice_t header = {buf, 0};
     bosh_slot_t *slot;
     apr_status_t rv;
 
@@ -328,7 +333,8 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
 }
 
 void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
-                          const bosh_limits_t *lim, bool tls, bosh_holder_t holder, bosh_verdict_t *v)
+                          const bosh_limits_t *lim, bool tls, bosh_holder_t holder,
+                          bosh_verdict_t *v)
 {
     bool extra = req->terminate || (req->has & BOSH_HAS_PAUSE);
     bosh_session_t *s = bosh_arena_find(a, req->sid);
@@ -341,7 +347,8 @@ void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req
         return;
     }
     a->h->busy = v->session;
-    if ((s->flags & BOSH_SESS_TLS) && !tls) { /* 19.1: neither answered nor counted (B-361, B-362, B-208) */
+    if ((s->flags & BOSH_SESS_TLS) &&
+        !tls) { /* 19.1: neither answered nor counted (B-361, B-362, B-208) */
         v->act = BOSH_DO_CLOSE;
         return;
     }
@@ -406,8 +413,8 @@ void bosh_session_poll(bosh_arena_t *a, apr_time_t now, const bosh_limits_t *lim
     look(a, now, s, lim, slot, must, v);
 }
 
-void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_t serial, uint64_t rid,
-                       bosh_holder_t holder)
+void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_t serial,
+                       uint64_t rid, bosh_holder_t holder)
 {
     bosh_session_t *s = bosh_arena_get(a, session, serial);
     bosh_slot_t *slot = s != NULL ? bosh_window_slot(a, s, rid) : NULL;
@@ -424,8 +431,8 @@ void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_
     }
 }
 
-size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid, size_t off,
-                         char *dst, size_t n)
+size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid,
+                         size_t off, char *dst, size_t n)
 {
     bosh_session_t *s = bosh_arena_get(a, session, serial);
     bosh_slot_t *slot = s != NULL ? bosh_window_slot(a, s, rid) : NULL;
@@ -479,7 +486,8 @@ apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
         /* A request is held now, so the session lives at least that much longer; then look again. */
         next = now + apr_time_from_sec(s->inactivity > 0 ? s->inactivity : 3600);
     } else if (now >= s->inactive_at) {
-        next = now + apr_time_from_sec(1); /* the loop is closing the link; it calls again at once then */
+        next = now +
+               apr_time_from_sec(1); /* the loop is closing the link; it calls again at once then */
     } else {
         next = s->inactive_at;
     }

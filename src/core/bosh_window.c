@@ -66,31 +66,32 @@ static apr_status_t store_payload(bosh_arena_t *a, bosh_slot_t *slot, const bosh
     return APR_SUCCESS;
 }
 
-apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t now, const bosh_req_t *req,
-                               bosh_slice_t header, bosh_holder_t holder)
+apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t now,
+                               const bosh_req_t *req, bosh_slice_t header, bosh_holder_t holder)
 {
     bosh_slot_t *slot = bosh_arena_slot(a, s, req->rid);
-    bosh_slot_t fresh = { .rid = req->rid, .state = BOSH_SLOT_DEFERRED };
+    bosh_slot_t fresh = {.rid = req->rid, .state = BOSH_SLOT_DEFERRED};
     apr_status_t rv;
 
     if (slot->state != BOSH_SLOT_FREE) {
-        if (slot->state != BOSH_SLOT_ANSWERED
-            || ((s->flags & BOSH_SESS_ACKS) && slot->rid > s->client_ack)) {
+        if (slot->state != BOSH_SLOT_ANSWERED ||
+            ((s->flags & BOSH_SESS_ACKS) && slot->rid > s->client_ack)) {
             return APR_EOF;
         }
     }
     fresh.holder = holder;
     fresh.arrived = now;
     fresh.due = now + apr_time_from_sec(s->wait);
-    fresh.flags = (uint16_t)((req->terminate ? BOSH_SLOT_TERMINATE : 0)
-                             | (req->restart ? BOSH_SLOT_RESTART : 0)
-                             | (req->has & BOSH_HAS_PAYLOAD ? 0 : BOSH_SLOT_EMPTY));
+    fresh.flags = (uint16_t)((req->terminate ? BOSH_SLOT_TERMINATE : 0) |
+                             (req->restart ? BOSH_SLOT_RESTART : 0) |
+                             (req->has & BOSH_HAS_PAYLOAD ? 0 : BOSH_SLOT_EMPTY));
     if ((req->has & BOSH_HAS_PAUSE) && s->maxpause > 0) { /* B-217 */
         fresh.flags |= BOSH_SLOT_PAUSE;
         fresh.pause = (uint16_t)req->pause;
     }
-    rv = req->restart ? bosh_queue_append(a, &fresh.payload, BOSH_ITEM_HEADER, &header, 1, BOSH_PRIO_INPUT)
-                      : store_payload(a, &fresh, req);
+    rv = req->restart
+             ? bosh_queue_append(a, &fresh.payload, BOSH_ITEM_HEADER, &header, 1, BOSH_PRIO_INPUT)
+             : store_payload(a, &fresh, req);
     if (rv != APR_SUCCESS) {
         bosh_queue_clear(a, &fresh.payload);
         return rv;
@@ -109,8 +110,8 @@ unsigned bosh_window_open(bosh_arena_t *a, bosh_session_t *s, bool orphans)
 
     for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
         const bosh_slot_t *slot = &s->slots[i];
-        if (slot->state == BOSH_SLOT_DEFERRED
-            || (slot->state == BOSH_SLOT_HELD && (orphans || slot->holder.peer != 0))) {
+        if (slot->state == BOSH_SLOT_DEFERRED ||
+            (slot->state == BOSH_SLOT_HELD && (orphans || slot->holder.peer != 0))) {
             n++;
         }
     }

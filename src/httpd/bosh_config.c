@@ -28,7 +28,7 @@ APLOG_USE_MODULE(bosh);
 #define DEFAULT_MAX_STANZA   (1024 * 1024)
 #define DEFAULT_QUEUE_SIZE   (4 * 1024 * 1024)
 #define DEFAULT_MAX_SESSIONS 10000
-#define DEFAULT_UP_TIMEOUT      apr_time_from_sec(BOSH_UPSTREAM_TIMEOUT)
+#define DEFAULT_UP_TIMEOUT   apr_time_from_sec(BOSH_UPSTREAM_TIMEOUT)
 
 /* Chunks provided for each session when BoshMemory does not say: payload on its way, kept answers. */
 #define CHUNKS_PER_SESSION 8
@@ -95,8 +95,7 @@ typedef struct int_rule_t {
 static const char *store_int(cmd_parms *cmd, void *dconf, apr_int64_t value, const char *unit)
 {
     const int_rule_t *rule = cmd->info;
-    char *base = rule->global ? (char *)&global
-                              : (char *)bosh_config_of(cmd->server);
+    char *base = rule->global ? (char *)&global : (char *)bosh_config_of(cmd->server);
 
     (void)dconf;
     if (value < rule->min || value > rule->max) {
@@ -191,7 +190,8 @@ static const char *set_size(cmd_parms *cmd, void *dconf, const char *arg)
         return err;
     }
     if (!parse_size(arg, &value)) {
-        return apr_psprintf(cmd->pool, "%s takes a size in bytes such as 65536, 64K or 1M, not '%s'",
+        return apr_psprintf(cmd->pool,
+                            "%s takes a size in bytes such as 65536, 64K or 1M, not '%s'",
                             cmd->cmd->name, arg);
     }
     return store_int(cmd, dconf, value, " bytes");
@@ -207,8 +207,8 @@ static const char *set_memory(cmd_parms *cmd, void *dconf, const char *arg)
         return err;
     }
     if (!parse_size(arg, &value) || value < 4 * 1024 * 1024) {
-        return apr_psprintf(cmd->pool, "BoshMemory takes a size of at least 4M, such as 256M, not '%s'",
-                            arg);
+        return apr_psprintf(cmd->pool,
+                            "BoshMemory takes a size of at least 4M, such as 256M, not '%s'", arg);
     }
     global.memory = value;
     return NULL;
@@ -238,10 +238,11 @@ static const char *add_origin(cmd_parms *cmd, void *dconf, const char *arg)
     if (strcmp(arg, "*") != 0) {
         rest = strstr(arg, "://");
         if (rest == NULL || rest == arg || rest[3] == '\0' || strchr(rest + 3, '/') != NULL) {
-            return apr_psprintf(cmd->pool,
-                                "BoshAllowOrigin takes origins such as https://chat.example.com (scheme "
-                                "and host, no path), or *, not '%s'",
-                                arg);
+            return apr_psprintf(
+                cmd->pool,
+                "BoshAllowOrigin takes origins such as https://chat.example.com (scheme "
+                "and host, no path), or *, not '%s'",
+                arg);
         }
     }
     if (c->origins == NULL) {
@@ -266,17 +267,19 @@ static const char *parse_target(cmd_parms *cmd, bosh_upstream_t *u)
         return NULL;
     }
     if (strcmp(u->target, "srv") == 0) {
-        return apr_psprintf(cmd->pool,
-                            "BoshUpstream %s: finding the server by SRV records is not available in "
-                            "mod_bosh " BOSH_VERSION "; write host:port",
-                            u->domain);
+        return apr_psprintf(
+            cmd->pool,
+            "BoshUpstream %s: finding the server by SRV records is not available in "
+            "mod_bosh " BOSH_VERSION "; write host:port",
+            u->domain);
     }
-    if (apr_parse_addr_port(&host, &scope, &u->port, u->target, cmd->pool) != APR_SUCCESS || host == NULL
-        || u->port == 0 || scope != NULL) {
-        return apr_psprintf(cmd->pool,
-                            "BoshUpstream %s: the target is host:port, [v6address]:port or unix:/path, "
-                            "not '%s'",
-                            u->domain, u->target);
+    if (apr_parse_addr_port(&host, &scope, &u->port, u->target, cmd->pool) != APR_SUCCESS ||
+        host == NULL || u->port == 0 || scope != NULL) {
+        return apr_psprintf(
+            cmd->pool,
+            "BoshUpstream %s: the target is host:port, [v6address]:port or unix:/path, "
+            "not '%s'",
+            u->domain, u->target);
     }
     u->host = host;
     return NULL;
@@ -284,8 +287,8 @@ static const char *parse_target(cmd_parms *cmd, bosh_upstream_t *u)
 
 static bool is_loopback(const bosh_upstream_t *u)
 {
-    return u->host == NULL || ap_cstr_casecmp(u->host, "localhost") == 0 || strcmp(u->host, "::1") == 0
-        || strncmp(u->host, "127.", 4) == 0;
+    return u->host == NULL || ap_cstr_casecmp(u->host, "localhost") == 0 ||
+           strcmp(u->host, "::1") == 0 || strncmp(u->host, "127.", 4) == 0;
 }
 
 static const char *parse_key(cmd_parms *cmd, bosh_upstream_t *u, const char *arg, bool *plain)
@@ -301,15 +304,17 @@ static const char *parse_key(cmd_parms *cmd, bosh_upstream_t *u, const char *arg
                             u->domain, arg);
     }
     if (ap_cstr_casecmpn(arg, "timeout=", 8) == 0) {
-        if (!apr_isdigit(arg[8]) || ap_timeout_parameter_parse(arg + 8, &u->timeout, "s") != APR_SUCCESS
-            || u->timeout < apr_time_from_msec(100) || u->timeout > apr_time_from_sec(300)) {
-            return apr_psprintf(cmd->pool,
-                                "BoshUpstream %s: timeout= takes a time from 100ms to 300s, not '%s'",
-                                u->domain, arg + 8);
+        if (!apr_isdigit(arg[8]) ||
+            ap_timeout_parameter_parse(arg + 8, &u->timeout, "s") != APR_SUCCESS ||
+            u->timeout < apr_time_from_msec(100) || u->timeout > apr_time_from_sec(300)) {
+            return apr_psprintf(
+                cmd->pool, "BoshUpstream %s: timeout= takes a time from 100ms to 300s, not '%s'",
+                u->domain, arg + 8);
         }
         return NULL;
     }
-    return apr_psprintf(cmd->pool, "BoshUpstream %s: unknown word '%s'; known are tls=off and timeout=TIME",
+    return apr_psprintf(cmd->pool,
+                        "BoshUpstream %s: unknown word '%s'; known are tls=off and timeout=TIME",
                         u->domain, arg);
 }
 
@@ -335,8 +340,8 @@ static const char *add_upstream(cmd_parms *cmd, void *dconf, int argc, char *con
     u->target = argv[1];
     u->timeout = DEFAULT_UP_TIMEOUT;
     u->row = -1;
-    if (domain[0] == '\0' || strlen(domain) > BOSH_MAX_DOMAIN || ap_strchr_c(domain, '@') != NULL
-        || ap_strchr_c(domain, '/') != NULL || ap_strchr_c(domain, '*') != NULL) {
+    if (domain[0] == '\0' || strlen(domain) > BOSH_MAX_DOMAIN || ap_strchr_c(domain, '@') != NULL ||
+        ap_strchr_c(domain, '/') != NULL || ap_strchr_c(domain, '*') != NULL) {
         return apr_psprintf(cmd->pool, "BoshUpstream: '%s' is not an XMPP domain", argv[0]);
     }
     err = parse_target(cmd, u);
@@ -344,14 +349,16 @@ static const char *add_upstream(cmd_parms *cmd, void *dconf, int argc, char *con
         err = parse_key(cmd, u, argv[i], &plain);
     }
     if (err == NULL && !plain && !is_loopback(u)) {
-        err = apr_psprintf(cmd->pool,
-                           "BoshUpstream %s: the way to %s would carry passwords unencrypted; write "
-                           "tls=off if that network is to be trusted",
-                           u->domain, u->target);
+        err =
+            apr_psprintf(cmd->pool,
+                         "BoshUpstream %s: the way to %s would carry passwords unencrypted; write "
+                         "tls=off if that network is to be trusted",
+                         u->domain, u->target);
     }
     for (int i = 0; err == NULL && i < c->upstreams->nelts; i++) {
         if (strcmp(APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *)->domain, domain) == 0) {
-            err = apr_psprintf(cmd->pool, "BoshUpstream %s: this domain has a target already", domain);
+            err = apr_psprintf(cmd->pool, "BoshUpstream %s: this domain has a target already",
+                               domain);
         }
     }
     if (err == NULL) {
@@ -365,10 +372,11 @@ static const char *add_upstream(cmd_parms *cmd, void *dconf, int argc, char *con
 int bosh_config_check(server_rec *main_server)
 {
     if (global.max_stanza > global.queue_size) {
-        ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_CRIT, 0, main_server,
-                     "BH010: BoshMaxStanza (%d bytes) is larger than BoshQueueSize (%d bytes), which would "
-                     "never have room for it; raise BoshQueueSize",
-                     global.max_stanza, global.queue_size);
+        ap_log_error(
+            APLOG_MARK, APLOG_STARTUP | APLOG_CRIT, 0, main_server,
+            "BH010: BoshMaxStanza (%d bytes) is larger than BoshQueueSize (%d bytes), which would "
+            "never have room for it; raise BoshQueueSize",
+            global.max_stanza, global.queue_size);
         return HTTP_INTERNAL_SERVER_ERROR;
     }
     return OK;
@@ -411,10 +419,11 @@ static void resolve_one(apr_pool_t *p, server_rec *s, bosh_upstream_t *u)
         rv = apr_sockaddr_info_get(&addrs, u->host, APR_UNSPEC, u->port, 0, p);
         if (rv != APR_SUCCESS) {
             addrs = NULL;
-            ap_log_error(APLOG_MARK, APLOG_ERR, rv, s,
-                         "BH001: BoshUpstream %s: cannot resolve %s; its sessions fail until a restart "
-                         "finds it",
-                         u->domain, u->host);
+            ap_log_error(
+                APLOG_MARK, APLOG_ERR, rv, s,
+                "BH001: BoshUpstream %s: cannot resolve %s; its sessions fail until a restart "
+                "finds it",
+                u->domain, u->host);
         }
     }
     t->addrs = addrs;
@@ -506,8 +515,8 @@ void bosh_config_sizes(server_rec *main_server, bosh_arena_sizes_t *sizes)
         empty.chunks = 1;
         fixed = bosh_arena_size(&empty);
         sizes->chunks = (uint64_t)global.memory > fixed + 1024 * 1024
-            ? (uint32_t)(((uint64_t)global.memory - fixed) / (BOSH_CHUNK_SIZE + 1))
-            : 0;
+                            ? (uint32_t)(((uint64_t)global.memory - fixed) / (BOSH_CHUNK_SIZE + 1))
+                            : 0;
     }
 }
 
@@ -516,16 +525,16 @@ void bosh_config_sizes(server_rec *main_server, bosh_arena_sizes_t *sizes)
 #define HOST(field)   offsetof(bosh_config_t, field), false
 #define SERVER(field) offsetof(bosh_global_t, field), true
 
-static const int_rule_t max_wait_rule = { HOST(max_wait), 0, 3600 };
-static const int_rule_t max_hold_rule = { HOST(max_hold), 0, (BOSH_SLOTS_MAX - 2) / 2 - 1 };
-static const int_rule_t max_requests_rule = { HOST(max_requests), 2, (BOSH_SLOTS_MAX - 2) / 2 };
-static const int_rule_t inactivity_rule = { HOST(inactivity), 0, 32767 };
-static const int_rule_t max_pause_rule = { HOST(maxpause), 0, 32767 };
-static const int_rule_t polling_rule = { HOST(polling), 0, 3600 };
-static const int_rule_t max_body_rule = { HOST(max_body), 1024, 256 * 1024 * 1024 };
-static const int_rule_t max_stanza_rule = { SERVER(max_stanza), 10000, 256 * 1024 * 1024 };
-static const int_rule_t queue_size_rule = { SERVER(queue_size), 16384, 1024 * 1024 * 1024 };
-static const int_rule_t max_sessions_rule = { SERVER(max_sessions), 1, 4 * 1024 * 1024 };
+static const int_rule_t max_wait_rule = {HOST(max_wait), 0, 3600};
+static const int_rule_t max_hold_rule = {HOST(max_hold), 0, (BOSH_SLOTS_MAX - 2) / 2 - 1};
+static const int_rule_t max_requests_rule = {HOST(max_requests), 2, (BOSH_SLOTS_MAX - 2) / 2};
+static const int_rule_t inactivity_rule = {HOST(inactivity), 0, 32767};
+static const int_rule_t max_pause_rule = {HOST(maxpause), 0, 32767};
+static const int_rule_t polling_rule = {HOST(polling), 0, 3600};
+static const int_rule_t max_body_rule = {HOST(max_body), 1024, 256 * 1024 * 1024};
+static const int_rule_t max_stanza_rule = {SERVER(max_stanza), 10000, 256 * 1024 * 1024};
+static const int_rule_t queue_size_rule = {SERVER(queue_size), 16384, 1024 * 1024 * 1024};
+static const int_rule_t max_sessions_rule = {SERVER(max_sessions), 1, 4 * 1024 * 1024};
 
 #define NUMBER(name, rule, help)  AP_INIT_TAKE1(name, set_number, (void *)&rule, RSRC_CONF, help)
 #define SECONDS(name, rule, help) AP_INIT_TAKE1(name, set_seconds, (void *)&rule, RSRC_CONF, help)
@@ -537,17 +546,18 @@ const command_rec bosh_config_directives[] = {
     SECONDS("BoshMaxWait", max_wait_rule, "longest time a request is held"),
     NUMBER("BoshMaxHold", max_hold_rule, "most requests of a session held at once"),
     NUMBER("BoshMaxRequests", max_requests_rule, "most requests of a session open at once"),
-    SECONDS("BoshInactivity", inactivity_rule, "how long a session lives without a request; 0: for ever"),
+    SECONDS("BoshInactivity", inactivity_rule,
+            "how long a session lives without a request; 0: for ever"),
     SECONDS("BoshMaxPause", max_pause_rule, "longest pause a client may ask for; 0: none"),
     SECONDS("BoshPolling", polling_rule, "shortest time between empty requests; 0: any"),
     SIZE("BoshMaxBody", max_body_rule, "largest request body"),
     SIZE("BoshMaxStanza", max_stanza_rule, "largest element from an XMPP server"),
     SIZE("BoshQueueSize", queue_size_rule, "most bytes waiting in a session, each way"),
     NUMBER("BoshMaxSessions", max_sessions_rule, "most sessions at once"),
-    AP_INIT_TAKE1("BoshMemory", set_memory, NULL, RSRC_CONF, "size of the shared memory for sessions"),
+    AP_INIT_TAKE1("BoshMemory", set_memory, NULL, RSRC_CONF,
+                  "size of the shared memory for sessions"),
     AP_INIT_ITERATE("BoshAllowOrigin", add_origin, NULL, RSRC_CONF,
                     "origins whose pages may use this server, or *"),
     AP_INIT_FLAG("BoshAsync", set_async, NULL, RSRC_CONF,
                  "whether requests are held without a thread where httpd can do that"),
-    { NULL }
-};
+    {NULL}};

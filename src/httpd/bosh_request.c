@@ -32,9 +32,9 @@
 APLOG_USE_MODULE(bosh);
 
 #define DEFAULT_CONTENT "text/xml; charset=utf-8"
-#define KEEP_BUFFER     (64 * 1024)  /* a desk whose buffer has grown beyond this gives it back */
-#define COPY_STEP       (64 * 1024)  /* bytes copied out of the arena per lock hold */
-#define GZIP_FROM       2048         /* below, mod_deflate costs more than it saves */
+#define KEEP_BUFFER     (64 * 1024) /* a desk whose buffer has grown beyond this gives it back */
+#define COPY_STEP       (64 * 1024) /* bytes copied out of the arena per lock hold */
+#define GZIP_FROM       2048        /* below, mod_deflate costs more than it saves */
 #define MAX_AGE         "86400"
 #define FULL_LOG_EVERY  apr_time_from_sec(10)
 
@@ -177,7 +177,8 @@ static int send_bucket(request_rec *r, int status, const char *type, apr_bucket 
 {
     apr_bucket_brigade *bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
 
-    apr_table_unset(r->headers_in, "Range"); /* else httpd cuts the answer to a POST as it would a file */
+    apr_table_unset(r->headers_in,
+                    "Range"); /* else httpd cuts the answer to a POST as it would a file */
     r->status = status;
     ap_set_content_type(r, type);
     ap_set_content_length(r, (apr_off_t)len);
@@ -208,9 +209,10 @@ static int send_busy(request_rec *r)
 
     if (child.lock != NULL && now - child.full_logged > FULL_LOG_EVERY) {
         child.full_logged = now;
-        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
-                      "BH002: the shared memory for sessions is full, requests are answered 503 and come "
-                      "again; raise BoshMemory");
+        ap_log_rerror(
+            APLOG_MARK, APLOG_WARNING, 0, r,
+            "BH002: the shared memory for sessions is full, requests are answered 503 and come "
+            "again; raise BoshMemory");
     }
     apr_table_setn(r->err_headers_out, "Retry-After", "1");
     return send_text(r, HTTP_SERVICE_UNAVAILABLE, "busy, try again\n");
@@ -234,14 +236,14 @@ static int legacy_status(bosh_cond_t cond)
 /* A body that is not stored in a session: terminate with a condition, or type='error'. */
 static int send_tell(request_rec *r, const bosh_verdict_t *v)
 {
-    bosh_ans_t ans = { .flags = v->error ? BOSH_ANS_ERROR : BOSH_ANS_TERMINATE, .cond = v->cond };
+    bosh_ans_t ans = {.flags = v->error ? BOSH_ANS_ERROR : BOSH_ANS_TERMINATE, .cond = v->cond};
     char *buf = apr_bucket_alloc(BOSH_BODY_OPEN_MAX, r->connection->bucket_alloc);
     size_t len = bosh_body_print_open(buf, &ans, true);
     int status = v->legacy && !v->error ? legacy_status(v->cond) : HTTP_OK;
-    apr_bucket *b =
-        apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc);
+    apr_bucket *b = apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc);
 
-    return send_bucket(r, status, v->content[0] != '\0' ? apr_pstrdup(r->pool, v->content) : DEFAULT_CONTENT,
+    return send_bucket(r, status,
+                       v->content[0] != '\0' ? apr_pstrdup(r->pool, v->content) : DEFAULT_CONTENT,
                        b, len);
 }
 
@@ -255,7 +257,8 @@ static int send_stored(request_rec *r, bosh_verdict_t *v)
     do {
         size_t step = v->len - have < COPY_STEP ? v->len - have : COPY_STEP;
         bosh_lock(child.lock);
-        n = bosh_session_read(child.lock->arena, v->session, v->serial, v->rid, have, buf + have, step);
+        n = bosh_session_read(child.lock->arena, v->session, v->serial, v->rid, have, buf + have,
+                              step);
         bosh_unlock(child.lock);
         have += n;
     } while (n > 0 && have < v->len);
@@ -284,9 +287,9 @@ static int send_verdict(request_rec *r, bosh_verdict_t *v)
     case BOSH_DO_SEND:
         return send_stored(r, v);
     case BOSH_DO_TELL:
-        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "[s%u.%u rid %" APR_UINT64_T_FMT "] told %s", v->session,
-                      v->serial, v->rid,
-                      v->error                   ? "error"
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "[s%u.%u rid %" APR_UINT64_T_FMT "] told %s",
+                      v->session, v->serial, v->rid,
+                      v->error                    ? "error"
                       : v->cond == BOSH_COND_NONE ? "terminate"
                                                   : bosh_body_condition(v->cond));
         return send_tell(r, v);
@@ -312,9 +315,11 @@ static bosh_hold_next_t wait_more(request_rec *r, void *baton, bosh_why_t why, a
     *result = OK;
     bosh_lock(child.lock);
     if (why == BOSH_WHY_GONE) {
-        bosh_session_gone(child.lock->arena, bosh_clock_now(), w->v.session, w->v.serial, w->v.rid, w->holder);
+        bosh_session_gone(child.lock->arena, bosh_clock_now(), w->v.session, w->v.serial, w->v.rid,
+                          w->holder);
     } else {
-        bosh_session_poll(child.lock->arena, bosh_clock_now(), &w->conf->limits, must, w->holder, &w->v);
+        bosh_session_poll(child.lock->arena, bosh_clock_now(), &w->conf->limits, must, w->holder,
+                          &w->v);
     }
     bosh_unlock(child.lock);
     if (why == BOSH_WHY_GONE) {
@@ -361,8 +366,8 @@ static bool version_ok(const char *s)
 /* Checks what later steps copy into fixed places. */
 static bool strings_ok(const bosh_req_t *req)
 {
-    return content_ok(req->content) && short_enough(req->lang, BOSH_MAX_LANG)
-        && short_enough(req->to, BOSH_MAX_DOMAIN) && version_ok(req->xmpp_version);
+    return content_ok(req->content) && short_enough(req->lang, BOSH_MAX_LANG) &&
+           short_enough(req->to, BOSH_MAX_DOMAIN) && version_ok(req->xmpp_version);
 }
 
 static void tell_now(bosh_verdict_t *v, bosh_cond_t cond)
@@ -390,8 +395,8 @@ static const char *fold_domain(request_rec *r, const char *to)
 }
 
 /* 7.1: a session for this request; false: `v` is the answer, no session was made. */
-static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *req, bosh_holder_t holder,
-                   bosh_verdict_t *v)
+static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *req,
+                   bosh_holder_t holder, bosh_verdict_t *v)
 {
     const char *to = fold_domain(r, req->to);
     const bosh_upstream_t *u;
@@ -418,17 +423,20 @@ static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *
         return;
     }
     bosh_lock(child.lock);
-    bosh_session_create(child.lock->arena, bosh_clock_now(), req, &conf->limits, sid, to, r->useragent_ip,
-                        ap_ssl_conn_is_ssl(r->connection), child.peer, (uint16_t)u->row, holder, v);
+    bosh_session_create(child.lock->arena, bosh_clock_now(), req, &conf->limits, sid, to,
+                        r->useragent_ip, ap_ssl_conn_is_ssl(r->connection), child.peer,
+                        (uint16_t)u->row, holder, v);
     bosh_unlock(child.lock);
-    if (v->act == BOSH_DO_TELL && v->cond == BOSH_COND_INTERNAL_SERVER_ERROR
-        && bosh_clock_now() - child.full_logged > FULL_LOG_EVERY) {
+    if (v->act == BOSH_DO_TELL && v->cond == BOSH_COND_INTERNAL_SERVER_ERROR &&
+        bosh_clock_now() - child.full_logged > FULL_LOG_EVERY) {
         child.full_logged = bosh_clock_now();
-        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
-                      "BH004: no room for another session; raise BoshMaxSessions (%d) or BoshMemory",
-                      bosh_config_global()->max_sessions);
+        ap_log_rerror(
+            APLOG_MARK, APLOG_WARNING, 0, r,
+            "BH004: no room for another session; raise BoshMaxSessions (%d) or BoshMemory",
+            bosh_config_global()->max_sessions);
     } else {
-        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "[s%u.%u] created for %s", v->session, v->serial, to);
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "[s%u.%u] created for %s", v->session,
+                      v->serial, to);
     }
 }
 
@@ -472,8 +480,8 @@ static int refuse_body(request_rec *r, const bosh_config_t *conf, int status)
 {
     switch (status) {
     case HTTP_REQUEST_ENTITY_TOO_LARGE: /* B-019: no session is touched */
-        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "request body larger than BoshMaxBody (%d bytes)",
-                      conf->max_body);
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                      "request body larger than BoshMaxBody (%d bytes)", conf->max_body);
         r->connection->keepalive = AP_CONN_CLOSE; /* the rest is not worth reading */
         return send_text(r, status, "request body larger than BoshMaxBody\n");
     case HTTP_SERVICE_UNAVAILABLE:
@@ -500,7 +508,8 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, desk_t *d, siz
     apr_status_t rv;
 
     if (coded(r)) {
-        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "bad request: a Content-Encoding that was not offered");
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
+                      "bad request: a Content-Encoding that was not offered");
         tell_now(v, BOSH_COND_BAD_REQUEST);
         return;
     }
@@ -584,8 +593,9 @@ int bosh_request_handler(request_rec *r)
         apr_table_setn(r->err_headers_out, "Allow", "GET, HEAD, POST, OPTIONS");
         return send_bucket(r, HTTP_NO_CONTENT, NULL, NULL, 0);
     case M_GET: /* HEAD as well */
-        return send_text(r, HTTP_OK,
-                         "This is a BOSH endpoint (XEP-0124). Point an XMPP web client at this URL.\n");
+        return send_text(
+            r, HTTP_OK,
+            "This is a BOSH endpoint (XEP-0124). Point an XMPP web client at this URL.\n");
     default: /* B-015 */
         apr_table_setn(r->err_headers_out, "Allow", "GET, HEAD, POST, OPTIONS");
         return send_text(r, HTTP_METHOD_NOT_ALLOWED, "POST is the method here\n");

@@ -60,8 +60,8 @@ def test_garbage_without_a_session(client, bystander, what):
     answer = client.post(GARBAGE[what], creation=True).raw()
     if answer.status != 413:
         check_answer(answer, creation=True)
-        # An overlong `from` alone is no fault: it may be ignored, and then there is a session.
-        if what == "long attribute" and answer.attr("sid"):
+        # A long name is well-formed, and an overlong `from` may be ignored: then there is a session.
+        if what in ("long name", "long attribute") and answer.attr("sid"):
             client.session(answer.exchange)
         else:
             TB(answer, *TERMINAL)
@@ -151,9 +151,10 @@ def test_mutations_of_valid_requests(client, stub, bystander):
 
 
 def test_connections_that_say_nothing_or_half(client, bystander):
-    conns = [client.connect() for _ in range(100)]
+    # Fewer than workers: a worker of httpd waits for the rest of a request, whatever the module does.
+    conns = [client.connect() for _ in range(40)]
     for i, conn in enumerate(conns):
-        conn.send(client.head(1000)[:i * 2])
+        conn.send((client.head(1000) + b"<body")[:i * 5])
     TB(client.post(wrap(rid=1)).at_once(1.0), "improper-addressing")
     for i, conn in enumerate(conns):
         if i % 2:

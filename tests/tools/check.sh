@@ -44,30 +44,45 @@ how_it_ended() {
 
 # --- Check ---------------------------------------------------------------------------------------
 
+# run_logged DIR PROGRAM: its output, exit status and time go to files in DIR.
+run_logged() {
+    local start=$EPOCHREALTIME to
+    to=$1/$(tr / _ <<<"$2")
+    timeout -k 5 "$LIMIT" "$2" >"$to.out" 2>&1 </dev/null
+    echo $? "$(since "$start")" >"$to.end"
+}
+
 unit() {
-    local program out rc start counts checks bad begun=$EPOCHREALTIME
+    local program out rc seconds counts checks bad begun=$EPOCHREALTIME
     if [ $# -eq 0 ]; then
         echo "no unit tests found in tests/unit" >&2
         failed=1
     fi
+    dir=$(mktemp -d) || exit 1 # no local: the trap runs at the end of the script
+    trap 'rm -rf "$dir"' EXIT
+    # Some compute and some wait for timers: two for each processor.
     for program; do
-        start=$EPOCHREALTIME
-        out=$(timeout -k 5 "$LIMIT" "$program" 2>&1 </dev/null)
-        rc=$?
+        [ "$(jobs -rp | wc -l)" -lt $((2 * $(nproc))) ] || wait -n
+        run_logged "$dir" "$program" 2>/dev/null &
+    done
+    wait
+    for program; do
+        out=$(cat "$dir/$(tr / _ <<<"$program").out")
+        read -r rc seconds <"$dir/$(tr / _ <<<"$program").end" || rc=1
         # One line for each suite runner of the program: 100%: Checks: 12, Failures: 0, Errors: 0
         counts=$(sed -n 's/^[0-9]*%: Checks: \([0-9]*\), Failures: \([0-9]*\), Errors: \([0-9]*\)$/\1 \2 \3/p' \
             <<<"$out" | awk '{ n += $1; bad += $2 + $3 } END { print n + 0, bad + 0 }')
         read -r checks bad <<<"$counts"
         passed=$((passed + checks - bad))
-        if [ "$checks" -eq 0 ] || { [ $rc -ne 0 ] && [ "$bad" -eq 0 ]; }; then
+        if [ "$checks" -eq 0 ] || { [ "$rc" -ne 0 ] && [ "$bad" -eq 0 ]; }; then
             bad=$((bad + 1))
-            out+=$'\n'"$program: $checks checks counted, $(how_it_ended $rc)"
+            out+=$'\n'"$program: $checks checks counted, $(how_it_ended "$rc")"
         fi
         failed=$((failed + bad))
         if [ "$bad" -eq 0 ]; then
-            printf 'ok    %-32s %4d checks %6s s\n' "${program##*/}" "$checks" "$(since "$start")"
+            printf 'ok    %-24s %4d checks %6s s\n' "${program##*/unit/}" "$checks" "$seconds"
         else
-            printf 'FAIL  %-32s %4d checks, %d failed\n' "${program##*/}" "$checks" "$bad"
+            printf 'FAIL  %-24s %4d checks %6s s, %d failed\n' "${program##*/unit/}" "$checks" "$seconds" "$bad"
             indent <<<"$out"
         fi
     done

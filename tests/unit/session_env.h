@@ -48,7 +48,7 @@ static env_t *E;
 
 static void env_open_sized(uint32_t sessions, uint32_t chunks)
 {
-    bosh_arena_sizes_t sizes = { .peers = 4, .sessions = sessions, .slots = 8, .chunks = chunks };
+    bosh_arena_sizes_t sizes = {.peers = 4, .sessions = sessions, .slots = 8, .chunks = chunks};
     uint64_t bytes = bosh_arena_size(&sizes);
 
     E = calloc(1, sizeof(*E));
@@ -58,15 +58,15 @@ static void env_open_sized(uint32_t sessions, uint32_t chunks)
     E->now = 1000 * SEC;
     E->owner = bosh_arena_peer_claim(&E->a, 101, 0, E->now);
     E->peer = bosh_arena_peer_claim(&E->a, 102, 0, E->now);
-    E->lim = (bosh_limits_t){ .max_wait = 60,
-                              .max_hold = 2,
-                              .max_requests = 3,
-                              .inactivity = 30,
-                              .polling = 5,
-                              .maxpause = 120,
-                              .queue_size = 1 << 20,
-                              .answer_size = 64 * 1024,
-                              .max_repeats = 5 };
+    E->lim = (bosh_limits_t){.max_wait = 60,
+                             .max_hold = 2,
+                             .max_requests = 3,
+                             .inactivity = 30,
+                             .polling = 5,
+                             .maxpause = 120,
+                             .queue_size = 1 << 20,
+                             .answer_size = 64 * 1024,
+                             .max_repeats = 5};
     E->body = bosh_body_create();
     E->sp = bosh_split_create(1 << 20);
 }
@@ -112,15 +112,15 @@ static void finish(conn_t *c)
         return;
     case BOSH_DO_SEND:
         c->answer = calloc(1, c->v.len + 1);
-        while ((n = bosh_session_read(&E->a, c->v.session, c->v.serial, c->v.rid, have, c->answer + have,
-                                      c->v.len - have))
-               > 0) {
+        while ((n = bosh_session_read(&E->a, c->v.session, c->v.serial, c->v.rid, have,
+                                      c->answer + have, c->v.len - have)) > 0) {
             have += n;
         }
         ck_assert_uint_eq(have, c->v.len);
         break;
     case BOSH_DO_TELL: {
-        bosh_ans_t ans = { .flags = c->v.error ? BOSH_ANS_ERROR : BOSH_ANS_TERMINATE, .cond = c->v.cond };
+        bosh_ans_t ans = {.flags = c->v.error ? BOSH_ANS_ERROR : BOSH_ANS_TERMINATE,
+                          .cond = c->v.cond};
         c->answer = calloc(1, BOSH_BODY_OPEN_MAX + 1);
         bosh_body_print_open(c->answer, &ans, true);
         break;
@@ -220,11 +220,13 @@ static int post_tls(bool tls, const char *attrs, const char *payload)
     int n;
 
     ck_assert_int_lt(i, CONNS);
-    n = snprintf(text, sizeof(text), "<body xmlns='" BOSH_NS_HTTPBIND "' xmlns:xmpp='" BOSH_NS_XBOSH "' %s>%s</body>",
+    n = snprintf(text, sizeof(text),
+                 "<body xmlns='" BOSH_NS_HTTPBIND "' xmlns:xmpp='" BOSH_NS_XBOSH "' %s>%s</body>",
                  attrs, payload);
     ck_assert_int_lt(n, (int)sizeof(text));
-    c->holder = (bosh_holder_t){ .peer = E->peer, .waiter = (uint32_t)i, .gen = 7 };
-    ck_assert_msg(bosh_body_parse(E->body, text, (size_t)n, &req, &why) == APR_SUCCESS, "%s: %s", text, why);
+    c->holder = (bosh_holder_t){.peer = E->peer, .waiter = (uint32_t)i, .gen = 7};
+    ck_assert_msg(bosh_body_parse(E->body, text, (size_t)n, &req, &why) == APR_SUCCESS, "%s: %s",
+                  text, why);
     if (req.has & BOSH_HAS_SID) {
         bosh_session_request(&E->a, E->now, &req, &E->lim, tls, c->holder, &c->v);
     } else {
@@ -232,8 +234,8 @@ static int post_tls(bool tls, const char *attrs, const char *payload)
         for (size_t k = 0; k < sizeof(sid); k++) {
             sid[k] = (uint8_t)rand();
         }
-        bosh_session_create(&E->a, E->now, &req, &E->lim, sid, req.to, "127.0.0.1", tls, E->owner, 0,
-                            c->holder, &c->v);
+        bosh_session_create(&E->a, E->now, &req, &E->lim, sid, req.to, "127.0.0.1", tls, E->owner,
+                            0, c->holder, &c->v);
         E->index = c->v.session;
         E->serial = c->v.serial;
         E->raw_base = 0;
@@ -289,11 +291,13 @@ static void server(const char *text)
     size_t n, done;
 
     ck_assert_ptr_nonnull(s);
-    ck_assert_int_eq(bosh_bytes_append(&E->a, &s->link.raw, text, strlen(text), BOSH_PRIO_INPUT), APR_SUCCESS);
-    ck_assert_msg(bosh_split_feed(E->sp, text, strlen(text), &why) == APR_SUCCESS, "%s: %s", text, why);
+    ck_assert_int_eq(bosh_bytes_append(&E->a, &s->link.raw, text, strlen(text), BOSH_PRIO_INPUT),
+                     APR_SUCCESS);
+    ck_assert_msg(bosh_split_feed(E->sp, text, strlen(text), &why) == APR_SUCCESS, "%s: %s", text,
+                  why);
     ev = bosh_split_events(E->sp, &n);
-    ck_assert_int_eq(bosh_session_up(&E->a, E->now, s, ev, n, bosh_split_header(E->sp), bosh_split_boundary(E->sp),
-                                     &E->raw_base, &done),
+    ck_assert_int_eq(bosh_session_up(&E->a, E->now, s, ev, n, bosh_split_header(E->sp),
+                                     bosh_split_boundary(E->sp), &E->raw_base, &done),
                      APR_SUCCESS);
     bosh_split_clear(E->sp);
     settle();
@@ -306,8 +310,10 @@ static void server_header(const char *attrs)
     bosh_split_begin(E->sp, NULL, 0);
     E->raw_base = 0;
     session()->link.phase = BOSH_LINK_HEADER;
-    snprintf(buf, sizeof(buf),
-             "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' %s>", attrs);
+    snprintf(
+        buf, sizeof(buf),
+        "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' %s>",
+        attrs);
     server(buf);
 }
 
@@ -354,12 +360,15 @@ static int open_session(const char *attrs)
     char buf[512];
     int c;
 
-    snprintf(buf, sizeof(buf), "rid='1000' to='example.com' wait='10' hold='1' ver='1.6' xml:lang='en' "
-             "xmpp:version='1.0' %s", attrs);
+    snprintf(buf, sizeof(buf),
+             "rid='1000' to='example.com' wait='10' hold='1' ver='1.6' xml:lang='en' "
+             "xmpp:version='1.0' %s",
+             attrs);
     c = post(buf, "");
     if (session() != NULL) {
         server_header("id='st1' from='example.com' version='1.0' xml:lang='en'");
-        server("<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/></stream:features>");
+        server("<stream:features><mechanisms "
+               "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/></stream:features>");
     }
     return c;
 }

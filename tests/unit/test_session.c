@@ -30,13 +30,18 @@ START_TEST(test_B_064_wait_and_hold_are_never_raised)
 {
     static const struct {
         const char *ask, *get;
-    } rows[] = { { "wait='5' hold='1'", "wait='5'" },      { "wait='100000' hold='1'", "wait='60'" },
-                 { "wait='0' hold='1'", "wait='0'" },      { "wait='5' hold='0'", "hold='0'" },
-                 { "wait='5' hold='2'", "requests='3'" },  { "wait='5' hold='200'", "hold='2'" },
-                 { "wait='5' hold='255'", "requests='3'" }, { "hold='1'", "wait='60'" },
-                 { "wait='5'", "hold='1'" } };
+    } rows[] = {{"wait='5' hold='1'", "wait='5'"},
+                {"wait='100000' hold='1'", "wait='60'"},
+                {"wait='0' hold='1'", "wait='0'"},
+                {"wait='5' hold='0'", "hold='0'"},
+                {"wait='5' hold='2'", "requests='3'"},
+                {"wait='5' hold='200'", "hold='2'"},
+                {"wait='5' hold='255'", "requests='3'"},
+                {"hold='1'", "wait='60'"},
+                {"wait='5'", "hold='1'"}};
 
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) { /* rows: B-064 B-065 B-066 B-067 B-068 B-247 */
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]);
+         i++) { /* rows: B-064 B-065 B-066 B-067 B-068 B-247 */
         char buf[256];
         int c;
         snprintf(buf, sizeof(buf), "rid='1' to='example.com' %s", rows[i].ask);
@@ -51,9 +56,9 @@ START_TEST(test_B_070_versions_compare_by_parts)
 {
     static const struct {
         const char *ask, *get;
-    } rows[] = { { "1.6", "ver='1.6'" },   { "1.8", "ver='1.8'" },   { "1.9", "ver='1.9'" },
-                 { "1.10", "ver='1.10'" }, { "1.11", "ver='1.11'" }, { "2.0", "ver='1.11'" },
-                 { "1.12", "ver='1.11'" } };
+    } rows[] = {{"1.6", "ver='1.6'"},   {"1.8", "ver='1.8'"},   {"1.9", "ver='1.9'"},
+                {"1.10", "ver='1.10'"}, {"1.11", "ver='1.11'"}, {"2.0", "ver='1.11'"},
+                {"1.12", "ver='1.11'"}};
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char buf[256];
@@ -92,8 +97,9 @@ END_TEST
 
 START_TEST(test_B_077_creation_attributes_are_not_repeated)
 {
-    static const char *const names[] = { "sid=", "wait=", "requests=", "hold=", "inactivity=",
-                                         "polling=", "maxpause=", "ver=", "from=", "authid=" };
+    static const char *const names[] = {
+        "sid=",     "wait=",     "requests=", "hold=", "inactivity=",
+        "polling=", "maxpause=", "ver=",      "from=", "authid="};
     int c;
 
     open_session("");
@@ -135,7 +141,8 @@ START_TEST(test_B_096_payload_in_the_creation_request)
     int c = post("rid='1000' to='example.com' wait='10' hold='1'", M("early"));
 
     ck_assert(held(c));
-    ck_assert_str_eq(sent(), M("early")); /* queued in order; the loop waits for the features */
+    ck_assert_str_eq(sent(),
+                     M("early")); /* queued in order; the loop waits for the features */
 }
 END_TEST
 
@@ -457,7 +464,8 @@ START_TEST(test_R_05_payload_behind_an_excused_gap_is_kept)
     c1 = req(1001, "", M("1"));
     ck_assert_str_eq(sent(), M("1") M("2"));
     server(M("x"));
-    ck_assert(contains(c1, "x") || is_empty(c1)); /* never on 1002: its client takes RB for the answer */
+    ck_assert(contains(c1, "x") ||
+              is_empty(c1)); /* never on 1002: its client takes RB for the answer */
     ck_assert(is_empty(req(1002, "", M("2"))));
 }
 END_TEST
@@ -523,7 +531,7 @@ END_TEST
 
 START_TEST(test_B_160_the_last_answers_are_kept)
 {
-    char *kept[2] = { NULL, NULL };
+    char *kept[2] = {NULL, NULL};
     int c;
 
     open_session("");
@@ -535,9 +543,9 @@ START_TEST(test_B_160_the_last_answers_are_kept)
         }
     }
     sent();
-    ck_assert_str_eq(answer(req(1009, "", M("up"))), kept[0]); /* rows: B-160 B-161 */
-    ck_assert_str_eq(answer(req(1010, "", M("other"))), kept[1]); /* rows: B-164 */
-    ck_assert_str_eq(sent(), "");                                  /* rows: B-163 */
+    ck_assert_str_eq(answer(req(1009, "", M("up"))), kept[0]);         /* rows: B-160 B-161 */
+    ck_assert_str_eq(answer(req(1010, "", M("other"))), kept[1]);      /* rows: B-164 */
+    ck_assert_str_eq(sent(), "");                                      /* rows: B-163 */
     ck_assert(is_terminate(req(1001, "", M("up")), "item-not-found")); /* rows: B-162 */
     ck_assert(session()->state == BOSH_ST_TOMB);
     free(kept[0]);
@@ -801,7 +809,7 @@ START_TEST(test_B_211_pause)
     c1 = req(1001, "", "");
     c2 = req(1002, "pause='20'", M("bye"));
     ck_assert(is_empty(c1));
-    ck_assert(is_empty(c2));             /* rows: B-211 B-212 */
+    ck_assert(is_empty(c2));            /* rows: B-211 B-212 */
     ck_assert_str_eq(sent(), M("bye")); /* rows: B-218 */
     server(M("later"));
     pass(19 * SEC);
@@ -915,7 +923,8 @@ END_TEST
 START_TEST(test_B_252_terminate_alone)
 {
     open_session("");
-    ck_assert(is_terminate(req(1001, "type='terminate' condition='bad-request'", ""), "")); /* rows: B-258 */
+    ck_assert(is_terminate(req(1001, "type='terminate' condition='bad-request'", ""),
+                           "")); /* rows: B-258 */
 }
 END_TEST
 
@@ -1047,12 +1056,14 @@ START_TEST(test_X_040_restart)
 
     open_session("");
     server("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
-    ck_assert(contains(req(1001, "", "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"), "<success"));
+    ck_assert(
+        contains(req(1001, "", "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"), "<success"));
     sent();
     c = req(1002, "xmpp:restart='true' to='example.com' xml:lang='fr'", "<iq/>");
-    ck_assert_str_eq(sent(), "[H]<stream:stream xmlns='jabber:client' "
-                             "xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0' "
-                             "xml:lang='fr'>"); /* rows: X-040 X-042 X-043 */
+    ck_assert_str_eq(
+        sent(), "[H]<stream:stream xmlns='jabber:client' "
+                "xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0' "
+                "xml:lang='fr'>"); /* rows: X-040 X-042 X-043 */
     server_header("id='st2' version='1.0'");
     server("<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>");
     ck_assert(contains(c, "<bind")); /* rows: X-044 */

@@ -17,7 +17,7 @@
 #define THREADS  4
 #define SESSIONS 12
 #define CHUNKS   300
-#define STEPS    4000
+#define STEPS    30000
 #define LIFE     300 /* items through a session before its owner ends it */
 #define ITEM     20  /* at the least: "00000000 00000000 .." */
 #define READ     (6 * BOSH_CHUNK_DATA)
@@ -40,6 +40,7 @@ typedef struct actor_t {
 static arena_env_t env;
 static bosh_arena_t *A;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_barrier_t start;
 static story_t stories[SESSIONS + 1];
 static uint32_t sids;
 static uint64_t mails_sent;
@@ -79,7 +80,7 @@ static void expect_item(const char *got, size_t len, uint32_t number, uint32_t n
 {
     char want[ITEM + 900];
 
-    ARENA_EXPECT(len, write_item(want, number == n));
+    ARENA_EXPECT(len == write_item(want, number, n));
     ARENA_EXPECT(memcmp(got, want, len) == 0);
 }
 
@@ -99,7 +100,7 @@ static void work_down(actor_t *me, bosh_ix i)
 
     pthread_mutex_lock(&mutex);
     s = bosh_arena_get(A, i, story->serial);
-    if (s != NULL) {
+    if (s != NULL && s->link.down.items < 12) {
         bosh_slot_t *slot = &s->slots[me->me];
         item.n = write_item(me->buf, story->number, story->down_sent);
         if (bosh_queue_append(A, &slot->payload, BOSH_ITEM_STANZA, &item, 1, BOSH_PRIO_INPUT) ==
@@ -147,7 +148,9 @@ static void own_birth(bosh_ix i)
         bosh_session_t *s;
         arena_sid(++sids, sid);
         s = bosh_arena_session_new(A, sid);
-        if (s != NULL) { /* whichever record it is: its owner goes by the index */
+        if (s == NULL) {
+            sids--;
+        } else { /* whichever record it is: its owner goes by the index */
             i = bosh_arena_index(A, s);
             ARENA_EXPECT(stories[i].serial == 0);
             stories[i] = (story_t){.serial = s->serial, .number = sids};
@@ -297,6 +300,7 @@ static void *act(void *arg)
 {
     actor_t *me = arg;
 
+    pthread_barrier_wait(&start);
     for (int step = 0; step < STEPS; step++) {
         bosh_ix any = 1 + arena_random(&me->seed) % SESSIONS;
         bosh_ix mine = 1 + arena_random(&me->seed) % SESSIONS;
@@ -321,6 +325,7 @@ START_TEST(test_threads)
     uint64_t moved = 0, mails = 0, overflows = 0;
     bool overflow;
 
+    pthread_barrier_init(&start, NULL, THREADS);
     for (uint32_t i = 0; i < THREADS; i++) {
         actors[i].me = i + 1;
         actors[i].seed = i + 77;

@@ -194,13 +194,12 @@ export class User {
         // own can come in between.
         await this.page.goto(new URL('favicon.svg', URL_OF_PAGE).href);
         const saved = await this.page.evaluate((key) => JSON.parse(sessionStorage.getItem(key)), SESSION_KEY);
-        console.log(this.name, saved);
         if (saved) {
-            const r = await this.page.request.post(new URL('/http-bind', URL_OF_PAGE).href, {
+            await this.page.request.post(new URL('/http-bind', URL_OF_PAGE).href, {
                 headers: { 'Content-Type': 'text/xml' },
                 data: `<body rid='${saved.rid}' sid='${saved.sid}' type='terminate' ` +
                     `xmlns='http://jabber.org/protocol/httpbind'/>`,
-            }); console.log(await r.text());
+            });
         }
     }
 

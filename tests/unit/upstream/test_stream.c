@@ -194,8 +194,8 @@ static void failing(const char *from_server, const char *to_server, const char *
     ASSERT_HAS(answer(c.held), "type='terminate'");
     expect(c.fd, to_server);
     expect_eof(c.fd);
-    ck_assert_int_eq(link_of(&c).phase, BOSH_LINK_CLOSED);
-    ck_assert_uint_eq(stats().sockets, 0);
+    AWAIT(link_of(&c).phase == BOSH_LINK_CLOSED);
+    AWAIT(stats().sockets == 0);
     close(c.fd);
 }
 
@@ -297,7 +297,7 @@ START_TEST(connection_reset)
     ck_assert_int_eq(setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l)), 0);
     close(c.fd);
     ASSERT_HAS(answer(c.held), "condition='remote-connection-failed'");
-    ck_assert_uint_eq(stats().sockets, 0);
+    AWAIT(stats().sockets == 0);
 }
 END_TEST
 
@@ -333,7 +333,7 @@ START_TEST(client_terminates)
     ck_assert_uint_eq(stats().sockets, 1);
     serve(c.fd, MSG("too late") END);
     expect_eof(c.fd);
-    ck_assert_int_eq(link_of(&c).phase, BOSH_LINK_CLOSED);
+    AWAIT(link_of(&c).phase == BOSH_LINK_CLOSED);
     close(c.fd);
 }
 END_TEST
