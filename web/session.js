@@ -138,6 +138,9 @@ export class Session {
         this.saveWire();
         if (this.conn && this.conn.authenticated) {
             this.conn.send(tree);
+            if (tree.nodeName === 'message') {
+                this.flushSoon(this.conn); // not after Strophe's tenth of a second
+            }
         }
         return id;
     }
@@ -300,12 +303,17 @@ export class Session {
         if (document.hidden) {
             // Browsers slow down the timers of hidden pages to one a minute, and Strophe polls from a
             // timer: that is longer than the server lets a session be silent. So poll without one.
-            queueMicrotask(() => {
-                if (conn === this.conn && conn.authenticated) {
-                    conn.flush();
-                }
-            });
+            this.flushSoon(conn);
         }
+    }
+
+    /** Lets Strophe send what it has, or poll, at the end of this task. */
+    flushSoon(conn) {
+        queueMicrotask(() => {
+            if (conn === this.conn && conn.authenticated) {
+                conn.flush();
+            }
+        });
     }
 
     bodyReceived(conn, body) {

@@ -58,11 +58,11 @@ static apr_status_t request_dies(void *data)
     apr_time_t deadline = BOSH_NEVER;
     int result = OK;
 
-    if (found) {
+    if (found != NULL) {
         h = *found;
     }
     bosh_park_forget(will->r);
-    if (bosh_waiter_free(will->w) && found) {
+    if (bosh_waiter_free(will->w) && found != NULL) {
         h.fn(h.r, h.baton, BOSH_WHY_GONE, &deadline, &result);
     }
     return APR_SUCCESS;
@@ -175,10 +175,10 @@ static void notice_stop(void)
 /* The client's socket, if it is ours to watch: that of an HTTP/2 connection belongs to mod_http2. */
 static int client_socket(conn_rec *c)
 {
-    apr_socket_t *s = c->master ? NULL : ap_get_conn_socket(c);
+    apr_socket_t *s = c->master != NULL ? NULL : ap_get_conn_socket(c);
     apr_os_sock_t fd = -1;
 
-    return s && apr_os_sock_get(&fd, s) == APR_SUCCESS ? fd : -1;
+    return s != NULL && apr_os_sock_get(&fd, s) == APR_SUCCESS ? fd : -1;
 }
 
 static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade *bb)
@@ -201,7 +201,7 @@ static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade 
     if (n <= 0) {
         notice_stop(); /* a signal, or time to look up */
     }
-    if (c->aborted || (c->master && c->master->aborted)) {
+    if (c->aborted || (c->master != NULL && c->master->aborted)) {
         return BOSH_CLIENT_GONE; /* HTTP/2: the stream was reset, the connection lost */
     }
     if (n <= 0) {
@@ -237,7 +237,7 @@ static void give_up_connection(conn_rec *c)
  * not flush it while they know of a next request, and that one is going to wait. */
 static void flush_earlier(conn_rec *c, apr_bucket_brigade *bb)
 {
-    if (c->master || !c->data_in_output_filters) {
+    if (c->master != NULL || !c->data_in_output_filters) {
         return;
     }
     APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_flush_create(c->bucket_alloc));
@@ -289,7 +289,7 @@ int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bosh_ho
     }
     /* A next request may be in the filters already, where no descriptor tells of it. */
     bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
-    if (!r->connection->master && bosh_hold_ask(&h, bosh_hold_peek(&h, bb), &why, &result)) {
+    if (r->connection->master == NULL && bosh_hold_ask(&h, bosh_hold_peek(&h, bb), &why, &result)) {
         if (why != BOSH_WHY_GONE) {
             return result;
         }

@@ -52,8 +52,7 @@ APLOG_USE_MODULE(bosh);
 
 /* Our part of a connection, in its pool; also of one that never holds anything. */
 typedef struct park_t {
-    bool
-        in_wrapper; /* our process_connection hook is on the stack: SUSPENDED will come back to it */
+    bool in_wrapper; /* our process_connection hook is on the stack: SUSPENDED comes back to it */
     bool holding;
     bool swapped;
     bool flying; /* a wake of this connection has not landed yet */
@@ -181,8 +180,9 @@ bool bosh_park_possible(const request_rec *r)
      * A stream of HTTP/2, a subrequest, and the target of an internal redirect return to callers that do not
      * know SUSPENDED; behind a clogging filter the MPM does not wait for the descriptor.
      */
-    if (!p || !p->in_wrapper || p->holding || !s || !c->cs || c->master ||
-        c->clogging_input_filters || r->main || r->prev || timeout_of(r) < MIN_TIMEOUT) {
+    if (p == NULL || !p->in_wrapper || p->holding || s == NULL || c->cs == NULL ||
+        c->master != NULL || c->clogging_input_filters || r->main != NULL || r->prev != NULL ||
+        timeout_of(r) < MIN_TIMEOUT) {
         return false;
     }
     if (p->epoll >= 0) {
@@ -214,12 +214,12 @@ bosh_hold_t *bosh_park_find(const request_rec *r)
 {
     park_t *p = async ? park_of(r->connection) : NULL;
 
-    return p && p->holding && p->hold.r == r ? &p->hold : NULL;
+    return p != NULL && p->holding && p->hold.r == r ? &p->hold : NULL;
 }
 
 void bosh_park_forget(const request_rec *r)
 {
-    if (bosh_park_find(r)) {
+    if (bosh_park_find(r) != NULL) {
         park_of(r->connection)->holding = false;
     }
 }
@@ -315,11 +315,11 @@ static int process_connection(conn_rec *c)
     park_t *p;
     int rc;
 
-    if (!async || c->master || !c->cs) {
+    if (!async || c->master != NULL || c->cs == NULL) {
         return DECLINED;
     }
     p = park_of(c);
-    if (!p) {
+    if (p == NULL) {
         p = apr_pcalloc(c->pool, sizeof(*p));
         p->epoll = p->wake = -1;
         ap_set_module_config(c->conn_config, &bosh_module, p);
@@ -347,12 +347,12 @@ static int process_connection(conn_rec *c)
 
 static void suspend_connection(conn_rec *c, request_rec *r)
 {
-    park_t *p = async && !c->master ? park_of(c) : NULL;
+    park_t *p = async && c->master == NULL ? park_of(c) : NULL;
     apr_socket_t *s;
     apr_time_t rearm;
 
     (void)r;
-    if (!p) {
+    if (p == NULL) {
         return;
     }
     land(p); /* before the park below, which may want to start a wake of its own */
@@ -369,12 +369,12 @@ static void suspend_connection(conn_rec *c, request_rec *r)
 
 static void resume_connection(conn_rec *c, request_rec *r)
 {
-    park_t *p = async && !c->master ? park_of(c) : NULL;
+    park_t *p = async && c->master == NULL ? park_of(c) : NULL;
     apr_socket_t *s;
     apr_os_sock_t fd = -1;
 
     (void)r;
-    if (!p || !p->swapped) {
+    if (p == NULL || !p->swapped) {
         return;
     }
     if (bosh_waiter_unpark(p->hold.w)) {
@@ -397,11 +397,12 @@ static void resume_connection(conn_rec *c, request_rec *r)
  * with re-arming. Ends the request while it can still be logged. */
 static int pre_close_connection(conn_rec *c)
 {
-    park_t *p = async && !c->master ? park_of(c) : NULL;
+    park_t *p = async && c->master == NULL ? park_of(c) : NULL;
     bosh_why_t why;
     int result;
 
-    if (p && p->holding && c->cs && bosh_hold_ask(&p->hold, BOSH_CLIENT_GONE, &why, &result)) {
+    if (p != NULL && p->holding && c->cs != NULL &&
+        bosh_hold_ask(&p->hold, BOSH_CLIENT_GONE, &why, &result)) {
         end_request(c, p, why, result);
     }
     return OK;

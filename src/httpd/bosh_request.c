@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <apr_atomic.h>
 #include <apr_lib.h>
 #include <apr_strings.h>
 #include <apr_thread_mutex.h>
@@ -20,23 +19,20 @@
 #include <http_log.h>
 #include <http_protocol.h>
 #include <http_ssl.h>
-#include <util_filter.h>
 
 #include "bosh_body.h"
 #include "bosh_clock.h"
 #include "bosh_config.h"
 #include "bosh_hold.h"
 #include "bosh_lock.h"
+#include "bosh_respond.h"
 #include "bosh_session.h"
 
 APLOG_USE_MODULE(bosh);
 
-#define DEFAULT_CONTENT "text/xml; charset=utf-8"
-#define KEEP_BUFFER     (64 * 1024) /* a desk whose buffer has grown beyond this gives it back */
-#define COPY_STEP       (64 * 1024) /* bytes copied out of the arena per lock hold */
-#define GZIP_FROM       2048        /* below, mod_deflate costs more than it saves */
-#define MAX_AGE         "86400"
-#define FULL_LOG_EVERY  apr_time_from_sec(10)
+#define KEEP_BUFFER    (64 * 1024) /* a desk whose buffer has grown beyond this gives it back */
+#define COPY_STEP      (64 * 1024) /* bytes copied out of the arena per lock hold */
+#define FULL_LOG_EVERY apr_time_from_sec(10)
 
 /* What a worker needs to take one body in; pooled, never held while a request waits. */
 typedef struct desk_t {
@@ -140,68 +136,6 @@ static bool grow(desk_t *d, size_t need)
     return true;
 }
 
-/* ---- headers every response carries ---- */
-
-static void set_headers(request_rec *r, const bosh_config_t *conf)
-{
-    const char *origin = apr_table_get(r->headers_in, "Origin");
-    apr_table_t *h = r->err_headers_out; /* on errors as well (B-017) */
-    bool any;
-
-    apr_table_setn(h, "Cache-Control", "no-store"); /* B-018 */
-    /* B-020: payloads are written by strangers and may not run as a page of this origin. */
-    apr_table_setn(h, "X-Content-Type-Options", "nosniff");
-    apr_table_setn(h, "Content-Security-Policy", "default-src 'none'; sandbox");
-    if (conf->origins == NULL) {
-        return;
-    }
-    if (origin == NULL || !bosh_config_origin_allowed(conf, origin, &any)) {
-        apr_table_mergen(h, "Vary", "Origin");
-        return;
-    }
-    apr_table_setn(h, "Access-Control-Allow-Origin", any ? "*" : apr_pstrdup(r->pool, origin));
-    if (!any) {
-        apr_table_mergen(h, "Vary", "Origin");
-    }
-    if (r->method_number == M_OPTIONS) {
-        apr_table_setn(h, "Access-Control-Allow-Methods", "POST, OPTIONS");
-        apr_table_setn(h, "Access-Control-Allow-Headers", "Content-Type");
-        apr_table_setn(h, "Access-Control-Max-Age", MAX_AGE);
-    }
-}
-
-/* ---- sending ---- */
-
-/* Passes a whole response on: one data bucket (or none) and EOS, so that its length is known (B-003). */
-static int send_bucket(request_rec *r, int status, const char *type, apr_bucket *data, size_t len)
-{
-    apr_bucket_brigade *bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
-
-    apr_table_unset(r->headers_in,
-                    "Range"); /* else httpd cuts the answer to a POST as it would a file */
-    r->status = status;
-    ap_set_content_type(r, type);
-    ap_set_content_length(r, (apr_off_t)len);
-    if (len < GZIP_FROM) {
-        apr_table_setn(r->subprocess_env, "no-gzip", "1");
-    }
-    if (data != NULL) {
-        APR_BRIGADE_INSERT_TAIL(bb, data);
-    }
-    APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(bb->bucket_alloc));
-    ap_pass_brigade(r->output_filters, bb);
-    return OK; /* an error here means that the client has gone; the answer waits for its resend */
-}
-
-static int send_text(request_rec *r, int status, const char *text)
-{
-    size_t len = strlen(text);
-    apr_bucket *b =
-        len > 0 ? apr_bucket_immortal_create(text, len, r->connection->bucket_alloc) : NULL;
-
-    return send_bucket(r, status, "text/plain; charset=utf-8", b, len);
-}
-
 /* No memory, or no loop: Strophe and others try the same rid again after a 5xx. */
 static int send_busy(request_rec *r)
 {
@@ -215,36 +149,7 @@ static int send_busy(request_rec *r)
             "again; raise BoshMemory");
     }
     apr_table_setn(r->err_headers_out, "Retry-After", "1");
-    return send_text(r, HTTP_SERVICE_UNAVAILABLE, "busy, try again\n");
-}
-
-/* 17.1: the HTTP codes that clients from before 1.6 understand instead of a condition. */
-static int legacy_status(bosh_cond_t cond)
-{
-    switch (cond) {
-    case BOSH_COND_BAD_REQUEST:
-        return HTTP_BAD_REQUEST;
-    case BOSH_COND_POLICY_VIOLATION:
-        return HTTP_FORBIDDEN;
-    case BOSH_COND_ITEM_NOT_FOUND:
-        return HTTP_NOT_FOUND;
-    default:
-        return HTTP_OK;
-    }
-}
-
-/* A body that is not stored in a session: terminate with a condition, or type='error'. */
-static int send_tell(request_rec *r, const bosh_verdict_t *v)
-{
-    bosh_ans_t ans = {.flags = v->error ? BOSH_ANS_ERROR : BOSH_ANS_TERMINATE, .cond = v->cond};
-    char *buf = apr_bucket_alloc(BOSH_BODY_OPEN_MAX, r->connection->bucket_alloc);
-    size_t len = bosh_body_print_open(buf, &ans, true);
-    int status = v->legacy && !v->error ? legacy_status(v->cond) : HTTP_OK;
-    apr_bucket *b = apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc);
-
-    return send_bucket(r, status,
-                       v->content[0] != '\0' ? apr_pstrdup(r->pool, v->content) : DEFAULT_CONTENT,
-                       b, len);
+    return bosh_respond_text(r, HTTP_SERVICE_UNAVAILABLE, "busy, try again\n");
 }
 
 /* The stored answer, copied out of the arena in steps so that no lock is held for long. */
@@ -266,19 +171,9 @@ static int send_stored(request_rec *r, bosh_verdict_t *v)
         apr_bucket_free(buf);
         v->cond = BOSH_COND_ITEM_NOT_FOUND;
         v->error = false;
-        return send_tell(r, v);
+        return bosh_respond_tell(r, v);
     }
-    return send_bucket(r, HTTP_OK,
-                       v->content[0] != '\0' ? apr_pstrdup(r->pool, v->content) : DEFAULT_CONTENT,
-                       apr_bucket_heap_create(buf, have, apr_bucket_free, alloc), have);
-}
-
-/* 19.1: the connection ends without an answer. */
-static int close_silently(request_rec *r)
-{
-    r->connection->aborted = 1;
-    r->connection->keepalive = AP_CONN_CLOSE;
-    return OK;
+    return bosh_respond_stored(r, v, buf, have);
 }
 
 static int send_verdict(request_rec *r, bosh_verdict_t *v)
@@ -292,11 +187,11 @@ static int send_verdict(request_rec *r, bosh_verdict_t *v)
                       v->error                    ? "error"
                       : v->cond == BOSH_COND_NONE ? "terminate"
                                                   : bosh_body_condition(v->cond));
-        return send_tell(r, v);
+        return bosh_respond_tell(r, v);
     case BOSH_DO_BUSY:
         return send_busy(r);
     case BOSH_DO_CLOSE:
-        return close_silently(r);
+        return bosh_respond_close(r);
     case BOSH_DO_HOLD:
         break;
     }
@@ -483,7 +378,7 @@ static int refuse_body(request_rec *r, const bosh_config_t *conf, int status)
         ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
                       "request body larger than BoshMaxBody (%d bytes)", conf->max_body);
         r->connection->keepalive = AP_CONN_CLOSE; /* the rest is not worth reading */
-        return send_text(r, status, "request body larger than BoshMaxBody\n");
+        return bosh_respond_text(r, status, "request body larger than BoshMaxBody\n");
     case HTTP_SERVICE_UNAVAILABLE:
         return send_busy(r);
     default:
@@ -585,19 +480,17 @@ int bosh_request_handler(request_rec *r)
         return DECLINED;
     }
     conf = bosh_config_of(r->server);
-    set_headers(r, conf);
+    bosh_respond_headers(r, conf);
     switch (r->method_number) {
     case M_POST:
         return child.loop != NULL ? post(r, conf) : send_busy(r);
     case M_OPTIONS:
-        apr_table_setn(r->err_headers_out, "Allow", "GET, HEAD, POST, OPTIONS");
-        return send_bucket(r, HTTP_NO_CONTENT, NULL, NULL, 0);
+        return bosh_respond_options(r);
     case M_GET: /* HEAD as well */
-        return send_text(
+        return bosh_respond_text(
             r, HTTP_OK,
             "This is a BOSH endpoint (XEP-0124). Point an XMPP web client at this URL.\n");
-    default: /* B-015 */
-        apr_table_setn(r->err_headers_out, "Allow", "GET, HEAD, POST, OPTIONS");
-        return send_text(r, HTTP_METHOD_NOT_ALLOWED, "POST is the method here\n");
+    default:
+        return bosh_respond_not_allowed(r);
     }
 }

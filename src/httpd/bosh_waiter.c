@@ -101,16 +101,11 @@ static bool lock(void)
 
 static void unlock(void)
 {
-    pthread_mutex_unlock(&table.mutex);
-}
-
-static void unlock_and_kick(void)
-{
     bool kick = table.kick_due;
 
     table.kick_due = false;
     pthread_mutex_unlock(&table.mutex);
-    if (kick && table.cfg.kick) {
+    if (kick && table.cfg.kick != NULL) {
         table.cfg.kick(table.cfg.kick_ctx);
     }
 }
@@ -119,7 +114,7 @@ static row_t *find(bosh_waiter_t w)
 {
     row_t *x = w.id < table.nrows ? &table.rows[w.id] : NULL;
 
-    return x && x->gen == w.gen && x->hand != FREE ? x : NULL;
+    return x != NULL && x->gen == w.gen && x->hand != FREE ? x : NULL;
 }
 
 static uint32_t id_of(const row_t *x)
@@ -351,7 +346,7 @@ bool bosh_waiter_free(bosh_waiter_t w)
         return false;
     }
     x = find(w);
-    if (x) {
+    if (x != NULL) {
         if (x->hand == BLOCKED) {
             keep_spare(x);
         } else if (x->hand == PARKED && x->rung) {
@@ -365,7 +360,7 @@ bool bosh_waiter_free(bosh_waiter_t w)
         x->next = table.free_row;
         table.free_row = w.id;
     }
-    unlock_and_kick();
+    unlock();
     return x != NULL;
 }
 
@@ -378,7 +373,7 @@ unsigned bosh_waiter_take(bosh_waiter_t w)
         return BOSH_ASKED_STOP;
     }
     x = find(w);
-    if (x) {
+    if (x != NULL) {
         if (x->hand == BLOCKED && x->rung) {
             hush(x); /* before `asked` is forgotten, else this would swallow the next wake */
         }
@@ -401,7 +396,7 @@ void bosh_waiter_park(bosh_waiter_t w, int fd, apr_time_t due)
         return;
     }
     x = find(w);
-    if (x) {
+    if (x != NULL) {
         x->hand = PARKED;
         x->fd = fd;
         if (!x->async) {
@@ -415,7 +410,7 @@ void bosh_waiter_park(bosh_waiter_t w, int fd, apr_time_t due)
             announce(due);
         }
     }
-    unlock_and_kick();
+    unlock();
 }
 
 bool bosh_waiter_unpark(bosh_waiter_t w)
@@ -440,7 +435,7 @@ void bosh_waiter_landed(void)
         return;
     }
     land();
-    unlock_and_kick();
+    unlock();
 }
 
 apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd)
@@ -453,9 +448,9 @@ apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd)
     }
     x = find(w);
     *fd = -1;
-    if (!x || (table.cfg.max_blocked && table.blocked >= table.cfg.max_blocked)) {
+    if (x == NULL || (table.cfg.max_blocked > 0 && table.blocked >= table.cfg.max_blocked)) {
         rv = APR_EBUSY;
-    } else if (table.nspare) {
+    } else if (table.nspare > 0) {
         *fd = table.spare[--table.nspare];
     } else if ((*fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0) {
         rv = errno;
@@ -482,7 +477,7 @@ void bosh_hold_wake(uint32_t id, uint32_t gen)
         return;
     }
     x = find((bosh_waiter_t){id, gen});
-    if (x) {
+    if (x != NULL) {
         x->asked |= BOSH_ASKED_WAKE;
         summon(x);
     }
@@ -521,7 +516,7 @@ void bosh_hold_stop(void)
         table.stopping = true;
         ask_all(0);
     }
-    unlock_and_kick();
+    unlock();
 }
 
 apr_time_t bosh_hold_next_deadline(void)

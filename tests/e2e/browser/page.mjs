@@ -155,12 +155,12 @@ async function network(browser) {
     await alice.send('one');
     await bob.waitForText('one');
     const sid = await alice.sid();
-    await alice.page.context().setOffline(true);
+    await alice.page.context().setOffline(true); // what is open stays open; the next request fails
+    await alice.send('written without a network');
     await alice.state('reconnecting');
     await alice.page.waitForSelector('#banner.shown #retry:not([hidden])');
     await alice.shot('reconnecting');
     await bob.send('while alice is away');
-    await alice.send('written without a network');
     await alice.page.waitForSelector('.msg.mine use[href="#i-clock"]');
     await alice.page.context().setOffline(false);
     await alice.online();

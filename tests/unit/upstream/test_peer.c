@@ -154,7 +154,7 @@ END_TEST
 /* A request held in a dead process is answered when it comes again; the stream lives. */
 START_TEST(holder_killed)
 {
-    chat_t c, theirs;
+    chat_t c = {.fd = -1}, theirs;
     child_t child = spawn(holder);
 
     hear(&child);

@@ -478,7 +478,7 @@ END_TEST
 
 START_TEST(unix_socket)
 {
-    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    static struct sockaddr_un un = {.sun_family = AF_UNIX}; /* the loop reads it until the end */
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     char dir[] = "/tmp/bosh-test-XXXXXX";
     chat_t c;

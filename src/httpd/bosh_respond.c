@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Responses: the headers that all of them carry, and their bodies, each sent as one bucket and EOS so that
+ * httpd knows the length. Called by bosh_request.c on worker threads; touches nothing but the request.
+ */
+#include "bosh_respond.h"
+
+#include <string.h>
+
+#include <apr_strings.h>
+#include <http_protocol.h>
+#include <util_filter.h>
+
+#include "bosh_body.h"
+
+#define DEFAULT_CONTENT "text/xml; charset=utf-8"
+#define GZIP_FROM       2048 /* below, mod_deflate costs more than it saves */
+#define MAX_AGE         "86400"
+#define ALLOW           "GET, HEAD, POST, OPTIONS"
+
+/* ---- headers every response carries ---- */
+
+void bosh_respond_headers(request_rec *r, const bosh_config_t *conf)
+{
+    const char *origin = apr_table_get(r->headers_in, "Origin");
+    apr_table_t *h = r->err_headers_out; /* on errors as well (B-017) */
+    bool any;
+
+    apr_table_setn(h, "Cache-Control", "no-store"); /* B-018 */
+    /* B-020: payloads are written by strangers and may not run as a page of this origin. */
+    apr_table_setn(h, "X-Content-Type-Options", "nosniff");
+    apr_table_setn(h, "Content-Security-Policy", "default-src 'none'; sandbox");
+    if (conf->origins == NULL) {
+        return;
+    }
+    if (origin == NULL || !bosh_config_origin_allowed(conf, origin, &any)) {
+        apr_table_mergen(h, "Vary", "Origin");
+        return;
+    }
+    apr_table_setn(h, "Access-Control-Allow-Origin", any ? "*" : apr_pstrdup(r->pool, origin));
+    if (!any) {
+        apr_table_mergen(h, "Vary", "Origin");
+    }
+    if (r->method_number == M_OPTIONS) {
+        apr_table_setn(h, "Access-Control-Allow-Methods", "POST, OPTIONS");
+        apr_table_setn(h, "Access-Control-Allow-Headers", "Content-Type");
+        apr_table_setn(h, "Access-Control-Max-Age", MAX_AGE);
+    }
+}
+
+/* ---- sending ---- */
+
+/* Passes a whole response on: one data bucket (or none) and EOS, so that its length is known (B-003). */
+static int send_bucket(request_rec *r, int status, const char *type, apr_bucket *data, size_t len)
+{
+    apr_bucket_brigade *bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
+
+    apr_table_unset(r->headers_in,
+                    "Range"); /* else httpd cuts the answer to a POST as it would a file */
+    r->status = status;
+    ap_set_content_type(r, type);
+    ap_set_content_length(r, (apr_off_t)len);
+    if (len < GZIP_FROM) {
+        apr_table_setn(r->subprocess_env, "no-gzip", "1");
+    }
+    if (data != NULL) {
+        APR_BRIGADE_INSERT_TAIL(bb, data);
+    }
+    APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(bb->bucket_alloc));
+    ap_pass_brigade(r->output_filters, bb);
+    return OK; /* an error here means that the client has gone; the answer waits for its resend */
+}
+
+int bosh_respond_text(request_rec *r, int status, const char *text)
+{
+    size_t len = strlen(text);
+    apr_bucket *b =
+        len > 0 ? apr_bucket_immortal_create(text, len, r->connection->bucket_alloc) : NULL;
+
+    return send_bucket(r, status, "text/plain; charset=utf-8", b, len);
+}
+
+/* 17.1: the HTTP codes that clients from before 1.6 understand instead of a condition. */
+static int legacy_status(bosh_cond_t cond)
+{
+    switch (cond) {
+    case BOSH_COND_BAD_REQUEST:
+        return HTTP_BAD_REQUEST;
+    case BOSH_COND_POLICY_VIOLATION:
+        return HTTP_FORBIDDEN;
+    case BOSH_COND_ITEM_NOT_FOUND:
+        return HTTP_NOT_FOUND;
+    default:
+        return HTTP_OK;
+    }
+}
+
+/* B-078: the session's `content` on every response of it. */
+static const char *content_of(request_rec *r, const bosh_verdict_t *v)
+{
+    return v->content[0] != '\0' ? apr_pstrdup(r->pool, v->content) : DEFAULT_CONTENT;
+}
+
+/* A body that is not stored in a session: terminate with a condition, or type='error'. */
+int bosh_respond_tell(request_rec *r, const bosh_verdict_t *v)
+{
+    bosh_ans_t ans = {.flags = v->error ? BOSH_ANS_ERROR : BOSH_ANS_TERMINATE, .cond = v->cond};
+    char *buf = apr_bucket_alloc(BOSH_BODY_OPEN_MAX, r->connection->bucket_alloc);
+    size_t len = bosh_body_print_open(buf, &ans, true);
+    int status = v->legacy && !v->error ? legacy_status(v->cond) : HTTP_OK;
+    apr_bucket *b = apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc);
+
+    return send_bucket(r, status, content_of(r, v), b, len);
+}
+
+/* 19.1: the connection ends without an answer. */
+int bosh_respond_close(request_rec *r)
+{
+    r->connection->aborted = 1;
+    r->connection->keepalive = AP_CONN_CLOSE;
+    return OK;
+}
+
+int bosh_respond_stored(request_rec *r, const bosh_verdict_t *v, char *buf, size_t len)
+{
+    return send_bucket(
+        r, HTTP_OK, content_of(r, v),
+        apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc), len);
+}
+
+int bosh_respond_options(request_rec *r)
+{
+    apr_table_setn(r->err_headers_out, "Allow", ALLOW);
+    return send_bucket(r, HTTP_NO_CONTENT, NULL, NULL, 0);
+}
+
+int bosh_respond_not_allowed(request_rec *r)
+{
+    apr_table_setn(r->err_headers_out, "Allow", ALLOW);
+    return bosh_respond_text(r, HTTP_METHOD_NOT_ALLOWED, "POST is the method here\n");
+}
