@@ -183,6 +183,8 @@ conformance: ## rewrites docs/CONFORMANCE.md from the tests
 PORT ?= 8080
 STROPHE := node_modules/strophe.js/dist/strophe.umd.min.js
 
+run: export PORT := $(PORT)
+
 .PHONY: web run
 web: node_modules/.package-lock.json ## the web page with strophe.js, in build/web
 	@mkdir -p build/web
@@ -196,8 +198,8 @@ node_modules/.package-lock.json: package-lock.json
 
 run: ## a chat server with the web page on this machine (PORT=8080)
 	@$(NEED) build run npm
-	@$(MAKE) --no-print-directory $(jobs) SANITIZE= all web
-	@PORT='$(PORT)' tests/tools/run.sh
+	@$(MAKE) -s --no-print-directory $(jobs) SANITIZE= all web
+	@exec tests/tools/run.sh
 
 # --- installing ----------------------------------------------------------------------------------
 

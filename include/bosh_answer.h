@@ -39,6 +39,9 @@ void bosh_answer_deliver(bosh_arena_t *a, bosh_session_t *s);
 void bosh_answer_bury(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t first,
                       bosh_cond_t rest);
 
+/* Lets the link end once all that is queued towards the server has been written. */
+void bosh_answer_close(bosh_arena_t *a, bosh_session_t *s);
+
 /* Sets when the session dies of inactivity: never while a request is held on a living connection (10). */
 void bosh_answer_touch(bosh_arena_t *a, apr_time_t now, bosh_session_t *s);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bosh_park: a request that waits without a thread, on a connection of the event MPM. Internal to
- * src/httpd: bosh_hold.c decides when a request waits and when it is answered, bosh_park.c moves the
- * connection out of the workers' hands and back.
+ * src/httpd: bosh_hold.c decides when a request waits and when it is answered, bosh_park.c moves
+ * the connection out of the workers' hands and back.
  */
 #ifndef BOSH_PARK_H
 #define BOSH_PARK_H
@@ -16,25 +16,27 @@ typedef enum bosh_client_t {
     BOSH_CLIENT_GONE  /* it has hung up, or closed its half */
 } bosh_client_t;
 
-/* A request that waits: what bosh_hold_wait() was told. Touched by the worker that has the request. */
+/* A request that waits: what bosh_hold_wait() was told. Touched by the worker that has the
+ * request. */
 typedef struct bosh_hold_t {
     request_rec *r;
     bosh_waiter_t w;
     apr_time_t deadline;
     bosh_hold_fn *fn;
     void *baton;
-    bool
-        told_more; /* fn knows of the next request and goes on waiting: do not look at input again */
+    bool told_more; /* fn knows of the next request and goes on waiting: input means nothing now */
 } bosh_hold_t;
 
 /* register_hooks and child_init. */
 void bosh_park_register(void);
 void bosh_park_child_init(bool async);
 
-/* Whether this request may be parked; makes the connection's descriptors at its first time. Worker. */
+/* Whether this request may be parked; makes the connection's descriptors at its first time.
+ * Worker. */
 bool bosh_park_possible(const request_rec *r);
 
-/* Takes *h over; the handler must return SUSPENDED next. Only after bosh_park_possible(). Worker. */
+/* Takes *h over; the handler must return SUSPENDED next. Only after bosh_park_possible().
+ * Worker. */
 void bosh_park_begin(const bosh_hold_t *h);
 
 /* The hold of this request, if it was parked and has not ended. Worker, or a pool cleanup. */
@@ -46,14 +48,14 @@ void bosh_park_forget(const request_rec *r);
 /* ---- bosh_hold.c, for bosh_park.c ---- */
 
 /*
- * Calls fn as long as there is a reason to. True: fn is DONE, *why is its last reason and *result its result
- * (undefined for GONE), the waiter has ended. False: nothing to do but to wait.
+ * Calls fn as long as there is a reason to. True: fn is DONE, *why is its last reason and *result
+ * its result (undefined for GONE), the waiter has ended. False: nothing to do but to wait.
  */
 bool bosh_hold_ask(bosh_hold_t *h, bosh_client_t client, bosh_why_t *why, int *result);
 
 /*
- * What the input filters have to say, without blocking. Blank lines between requests are eaten, a TLS record
- * that carries no data is digested. bb: an empty brigade of this connection.
+ * What the input filters have to say, without blocking. Blank lines between requests are eaten, a
+ * TLS record that carries no data is digested. bb: an empty brigade of this connection.
  */
 bosh_client_t bosh_hold_peek(bosh_hold_t *h, apr_bucket_brigade *bb);
 

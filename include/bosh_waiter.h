@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bosh_waiter: the table of a child's waiting requests. Internal to bosh_hold.c and bosh_park.c; what other
- * files may call of it is declared in bosh_hold.h.
+ * bosh_waiter: the table of a child's waiting requests. Internal to bosh_hold.c and bosh_park.c;
+ * what other files may call of it is declared in bosh_hold.h.
  *
- * A waiter is in one of three hands, and every function here is told which by its name:
+ * A waiter is in one of three hands; every function here says whose it is before and after:
  *
  *     WORKER   a worker thread has the request; a wake-up only leaves a flag for it to find
  *     PARKED   nobody has it; a wake-up writes its eventfd, which makes the MPM give it a worker
@@ -17,10 +17,9 @@
 #include "bosh_hold.h"
 
 /* What has been asked of a waiter since its worker last looked. */
-#define BOSH_ASKED_WAKE 1U
-#define BOSH_ASKED_STOP 2U
-#define BOSH_ASKED_CLOCK                                                                           \
-    4U /* `due` has passed: its deadline, or time to re-arm; compare the clock */
+#define BOSH_ASKED_WAKE  1U
+#define BOSH_ASKED_STOP  2U
+#define BOSH_ASKED_CLOCK 4U /* `due` has passed: a deadline, or time to re-arm; see the clock */
 
 typedef struct bosh_waiter_cfg_t {
     uint32_t max_wakes; /* eventfds of parked waiters written and not yet given back; at least 1 */
@@ -29,13 +28,15 @@ typedef struct bosh_waiter_cfg_t {
     void *kick_ctx;
 } bosh_waiter_cfg_t;
 
-/* register_hooks. Without it nothing here may be called; before open() everything finds an empty table. */
+/* register_hooks. Without it nothing here may be called; before open() everything finds an empty
+ * table. */
 void bosh_waiter_register(void);
 
 /* child_init. The loop thread may run already. APR_ENOMEM. */
 apr_status_t bosh_waiter_open(const bosh_waiter_cfg_t *cfg);
 
-/* Cleanup of pchild, when no worker and no loop is left: frees the table. Later calls find nothing. */
+/* Cleanup of pchild, when no worker and no loop is left: frees the table. Later calls find
+ * nothing. */
 void bosh_waiter_close(void);
 
 /* A new one, in a worker's hand. APR_ENOMEM: 65,536 wait already, or the table is closed. */
@@ -44,7 +45,8 @@ apr_status_t bosh_waiter_new(bosh_waiter_t *w);
 /* Ends it in whatever hand it is. False: it had ended before. */
 bool bosh_waiter_free(bosh_waiter_t w);
 
-/* Its worker, WORKER or BLOCKED: what has been asked since the last call; forgets it. STOP is told once. */
+/* Its worker, WORKER or BLOCKED: what has been asked since the last call; forgets it. STOP is told
+ * once. */
 unsigned bosh_waiter_take(bosh_waiter_t w);
 
 /*
@@ -54,8 +56,8 @@ unsigned bosh_waiter_take(bosh_waiter_t w);
 void bosh_waiter_park(bosh_waiter_t w, int fd, apr_time_t due);
 
 /*
- * PARKED -> WORKER, from the resume hook, whatever the reason of the resume. After it nobody writes the
- * eventfd. True: it was written; the caller empties it and owes a bosh_waiter_landed().
+ * PARKED -> WORKER, from the resume hook, whatever the reason of the resume. After it nobody writes
+ * the eventfd. True: it was written; the caller empties it and owes a bosh_waiter_landed().
  */
 bool bosh_waiter_unpark(bosh_waiter_t w);
 
@@ -63,8 +65,8 @@ bool bosh_waiter_unpark(bosh_waiter_t w);
 void bosh_waiter_landed(void);
 
 /*
- * WORKER -> BLOCKED. *fd: what to poll; it belongs to the table, which empties it in take() and free().
- * APR_EBUSY: max_blocked are blocked. Else the error of eventfd().
+ * WORKER -> BLOCKED. *fd: what to poll; it belongs to the table, which empties it in take() and
+ * free(). APR_EBUSY: max_blocked are blocked. Else the error of eventfd().
  */
 apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd);
 

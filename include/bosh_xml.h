@@ -15,6 +15,8 @@
 #ifndef BOSH_XML_H
 #define BOSH_XML_H
 
+#include <string.h>
+
 #include "bosh.h"
 
 typedef struct bosh_xml_t bosh_xml_t;
@@ -82,8 +84,18 @@ void bosh_xml_stop(bosh_xml_t *x);
 /* Takes a name of `atts` apart; the slices point into `raw`. */
 void bosh_xml_name(const char *raw, bosh_xml_name_t *name);
 
-bool bosh_xml_slice_is(bosh_slice_t s, const char *text);
-bool bosh_xml_name_is(const bosh_xml_name_t *name, const char *ns, const char *local);
+/* Inline, so that the length of a literal costs nothing: these are most of what we do per attribute. */
+static inline bool bosh_xml_slice_is(bosh_slice_t s, const char *text)
+{
+    size_t n = strlen(text);
+
+    return s.n == n && (n == 0 || memcmp(s.p, text, n) == 0);
+}
+
+static inline bool bosh_xml_name_is(const bosh_xml_name_t *name, const char *ns, const char *local)
+{
+    return bosh_xml_slice_is(name->local, local) && bosh_xml_slice_is(name->ns, ns);
+}
 
 /* The value of the attribute {ns}local; ns "" for no namespace. NULL: absent. */
 const char *bosh_xml_attr(const bosh_xml_start_t *el, const char *ns, const char *local);

@@ -7,7 +7,7 @@
 
 /* global Strophe, $iq, $msg, $pres */
 
-import { NS, bare, childText, cleanText, delayOf, errorText, rank, showOf } from './stanza.js';
+import { NS, bare, childText, cleanText, delayOf, errorOf, rank, showOf } from './stanza.js';
 import { Rooms } from './rooms.js';
 import { Session, State, newId } from './session.js';
 
@@ -153,7 +153,7 @@ export class Client {
         query.c('item', name ? { jid, name } : { jid });
         this.session.iq(query, (result) => {
             if (result.getAttribute('type') === 'error') {
-                this.on.notice('addFailed', { jid, reason: errorText(result) });
+                this.on.notice('addFailed', { jid, error: errorOf(result) });
             }
         });
         this.session.send($pres({ to: jid, type: 'subscribe' }));
@@ -268,7 +268,7 @@ export class Client {
         const message = chat && chat.messages.find((candidate) => candidate.id === id);
         if (message && (message.state === 'uncertain' || message.state === 'failed')) {
             message.state = 'sent';
-            message.error = '';
+            message.error = null;
             this.saveChat(jid);
             this.transmit(chat, id, message.body);
             this.on.messages(chat, null);
@@ -492,7 +492,7 @@ export class Client {
     messageRefused(message) {
         const id = message.getAttribute('id');
         this.updateMessages((candidate) => candidate.id === id && candidate.mine,
-            { state: 'failed', error: errorText(message) });
+            { state: 'failed', error: errorOf(message) });
     }
 
     // --- keeping --------------------------------------------------------------------------------------

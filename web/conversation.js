@@ -4,7 +4,7 @@
  */
 
 import { ask, avatar, byId, el, icon, linkify, menu, roomAvatar } from './dom.js';
-import { formatDay, formatFull, formatTime, sameDay, t } from './i18n.js';
+import { formatDay, formatFull, formatTime, reason, sameDay, t } from './i18n.js';
 
 const GROUP = 5 * 60 * 1000; // messages of one person within this time are drawn as one group
 const TYPING_PAUSE = 6000;
@@ -196,7 +196,8 @@ export class Conversation {
         const time = new Date(message.at);
         return el(`li.msg${message.mine ? '.mine' : ''}${first ? '.first' : ''}${problem ? '.problem' : ''}`,
             { dataset: { id: message.id } },
-            el(`span.${chat.room && !message.mine && first ? 'nick' : 'sr-only'}`, {}, `${who}: `),
+            el(`span.${chat.room && !message.mine && first ? 'nick' : 'sr-only'}`, {}, who,
+                el('span.sr-only', {}, ': ')),
             el('div.bubble', {},
                 el('span.body', { dir: 'auto' }, linkify(message.body)),
                 el('span.meta', {},
@@ -217,7 +218,7 @@ export class Conversation {
 
     problemNode(message) {
         const text = message.state === 'uncertain' ? t('uncertain') :
-            message.error ? t('failedBecause', { reason: message.error }) : t('failed');
+            message.error ? t('failedBecause', { reason: reason(message.error) }) : t('failed');
         return el('div.trouble', {}, icon('alert'), el('span', {}, text),
             el('button.link', { type: 'button', onclick: () => this.client.retryMessage(this.jid, message.id) },
                 t('sendAgain')));

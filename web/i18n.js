@@ -113,6 +113,17 @@ const TEXTS = {
         'system-shutdown': 'The chat service is being stopped.',
         conflict: 'You have logged in somewhere else with the same name, so this session was ended.',
         otherError: 'The log-in failed ({condition}).',
+
+        'e-service-unavailable': 'Nobody takes messages at this address now.',
+        'e-recipient-unavailable': 'Nobody takes messages at this address now.',
+        'e-item-not-found': 'There is nothing at this address.',
+        'e-remote-server-not-found': 'The server of this address cannot be reached.',
+        'e-remote-server-timeout': 'The server of this address does not answer.',
+        'e-forbidden': 'You are not allowed to.',
+        'e-not-allowed': 'You are not allowed to.',
+        'e-not-authorized': 'It needs a password.',
+        'e-registration-required': 'Only members may enter.',
+        'e-not-acceptable': 'You may not speak here.',
     },
     zh: {
         appName: '聊天',
@@ -222,6 +233,17 @@ const TEXTS = {
         'system-shutdown': '聊天服务正在停止。',
         conflict: '您已在别处以同一名称登录,此会话因此结束。',
         otherError: '登录失败({condition})。',
+
+        'e-service-unavailable': '此地址目前无人接收消息。',
+        'e-recipient-unavailable': '此地址目前无人接收消息。',
+        'e-item-not-found': '此地址不存在。',
+        'e-remote-server-not-found': '无法连接此地址的服务器。',
+        'e-remote-server-timeout': '此地址的服务器没有响应。',
+        'e-forbidden': '您没有权限。',
+        'e-not-allowed': '您没有权限。',
+        'e-not-authorized': '需要密码。',
+        'e-registration-required': '仅限成员进入。',
+        'e-not-acceptable': '您不能在此发言。',
     },
 };
 
@@ -239,6 +261,11 @@ export function has(key) {
 
 export function t(key, values = {}) {
     return TEXTS[lang][key].replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
+}
+
+/** What an error of the server (see errorOf in stanza.js) is called here. */
+export function reason(error) {
+    return has(`e-${error.condition}`) ? t(`e-${error.condition}`) : error.text || error.condition;
 }
 
 /** Fills in the texts of the document itself: data-i18n, data-i18n-label, data-i18n-placeholder. */

@@ -13,7 +13,7 @@ import { Sidebar } from './sidebar.js';
 import { Store } from './store.js';
 import { announce, ask, byId, toast } from './dom.js';
 import { bare, parseAddress } from './stanza.js';
-import { has, lang, t, translateDocument } from './i18n.js';
+import { has, lang, reason, t, translateDocument } from './i18n.js';
 import { newId } from './session.js';
 
 /* global Strophe */
@@ -26,7 +26,7 @@ const client = new Client(config, store, {
     messages: (chat, added) => messagesChanged(chat, added),
     state: (state, detail) => stateChanged(state, detail),
     ended: (reason, condition) => sessionEnded(reason, condition),
-    notice: (key, values) => toast(t(key, values)),
+    notice: (key, values = {}) => toast(t(key, { ...values, reason: values.error ? reason(values.error) : '' })),
 });
 const conversation = new Conversation(client, () => closeConversation());
 const sidebar = new Sidebar(client, config, (jid, focus) => openConversation(jid, focus));

@@ -6,7 +6,7 @@
 
 /* global Strophe, $iq, $pres */
 
-import { NS, childText, delayOf, errorText, showOf } from './stanza.js';
+import { NS, childText, delayOf, errorOf, showOf } from './stanza.js';
 import { newId } from './session.js';
 
 export class Rooms {
@@ -106,7 +106,7 @@ export class Rooms {
             return;
         }
         chat.joined = false;
-        this.client.on.notice('joinFailed', { room: chat.id, reason: errorText(stanza) });
+        this.client.on.notice('joinFailed', { room: chat.id, error: errorOf(stanza) });
     }
 
     messageReceived(chat, from, message) {

@@ -64,13 +64,10 @@ export function delayOf(message) {
     return Number.isNaN(at) ? 0 : Math.min(at, Date.now());
 }
 
-/** The text of an error stanza, or the name of its condition. */
-export function errorText(stanza) {
+/** What an error stanza says: {condition, text}. */
+export function errorOf(stanza) {
     const error = Array.from(stanza.children).find((child) => child.localName === 'error');
-    if (!error) {
-        return '';
-    }
-    const text = childText(error, 'text');
-    const condition = Array.from(error.children).find((child) => child.localName !== 'text');
-    return text || (condition ? condition.localName : '');
+    const condition = error && Array.from(error.children).find((child) => child.localName !== 'text');
+    const text = error ? childText(error, 'text') : '';
+    return { condition: condition ? condition.localName : 'undefined-condition', text };
 }

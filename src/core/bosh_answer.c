@@ -64,7 +64,30 @@ static bool all_fits(const bosh_session_t *s, const bosh_limits_t *lim)
     return up->items <= 1 || BOSH_QUEUE_BYTES(up) <= lim->answer_size;
 }
 
-/* Moves what may share one body from `up` into the answer; the caller has made sure of the room. */
+/* Chunks that must be free before an answer is begun: its start tag at its longest, and the slack of
+ * moving. More is not needed, because moving an element frees as many chunks as it takes. */
+#define ANSWER_ROOM (BOSH_BODY_OPEN_MAX / BOSH_CHUNK_DATA + 4)
+
+/* Moves the head item into the answer: at once when there is room for a copy, else piece by piece, each
+ * freed before the next is copied, so that a full arena can always be emptied towards the clients. */
+static void move_item(bosh_arena_t *a, bosh_queue_t *up, bosh_bytes_t *answer, size_t len)
+{
+    char piece[BOSH_CHUNK_DATA];
+    size_t n;
+
+    if (bosh_queue_pop_to(a, up, answer, BOSH_PRIO_ANSWER) == APR_SUCCESS) {
+        return;
+    }
+    for (; len > 0; len -= n) {
+        n = bosh_queue_peek(a, up, piece, len < sizeof(piece) ? len : sizeof(piece));
+        bosh_queue_consume(a, up, n);
+        if (n == 0 || bosh_bytes_append(a, answer, piece, n, BOSH_PRIO_ANSWER) != APR_SUCCESS) {
+            return; /* cannot happen: ANSWER_ROOM was there */
+        }
+    }
+}
+
+/* Moves what may share one body from `up` into the answer. */
 static void take_payload(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim,
                          bosh_slot_t *slot, bool all)
 {
@@ -80,9 +103,7 @@ static void take_payload(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
         if (taken > 0 && type == BOSH_ITEM_ERROR && !all) {
             break; /* the error goes with the terminal answer */
         }
-        if (bosh_queue_pop_to(a, up, &slot->answer, BOSH_PRIO_ANSWER) != APR_SUCCESS) {
-            break;
-        }
+        move_item(a, up, &slot->answer, len);
         a->h->count.stanzas_up++;
         taken += len > 0 ? len : 1;
         if (single) {
@@ -141,25 +162,19 @@ static bool print_answer(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
     char sid[BOSH_SID_LEN + 1];
     bosh_ans_t ans = {.flags = over ? BOSH_ANS_TERMINATE : 0, .cond = cond};
     bosh_item_t head = BOSH_ITEM_STANZA;
-    size_t len = 0, bytes = BOSH_BODY_OPEN_MAX;
-    bool all = false;
-    size_t n;
+    size_t len, n;
 
-    payload = payload && bosh_queue_head(a, &s->link.up, &head, &len);
-    if (payload) {
-        all = all_fits(s, lim);
-        bytes += all ? BOSH_QUEUE_BYTES(&s->link.up) : lim->answer_size + len;
-    }
-    if (!bosh_arena_room(a, (uint32_t)(bytes / BOSH_CHUNK_DATA + 2), BOSH_PRIO_ANSWER)) {
+    if (!bosh_arena_room(a, ANSWER_ROOM, BOSH_PRIO_ANSWER)) {
         return false;
     }
+    payload = payload && bosh_queue_head(a, &s->link.up, &head, &len);
     fill_attributes(s, slot, payload, head, &ans, sid);
     n = bosh_body_print_open(open, &ans, !payload);
     if (bosh_bytes_append(a, &slot->answer, open, n, BOSH_PRIO_ANSWER) != APR_SUCCESS) {
         return false;
     }
     if (payload) {
-        take_payload(a, s, lim, slot, all);
+        take_payload(a, s, lim, slot, all_fits(s, lim));
         if (bosh_bytes_append(a, &slot->answer, BOSH_BODY_CLOSE, BOSH_BODY_CLOSE_LEN,
                               BOSH_PRIO_ANSWER) != APR_SUCCESS) {
             return false; /* cannot happen: the room was checked */
@@ -282,9 +297,18 @@ static bosh_slot_t *oldest_open(bosh_arena_t *a, bosh_session_t *s, bool live)
     return oldest;
 }
 
+void bosh_answer_close(bosh_arena_t *a, bosh_session_t *s)
+{
+    if (s->link.phase != BOSH_LINK_CLOSED && s->link.phase != BOSH_LINK_NONE) {
+        bosh_queue_append(a, &s->link.down, BOSH_ITEM_CLOSE, NULL, 0, BOSH_PRIO_ANSWER);
+    }
+    bosh_answer_mail_owner(a, s);
+}
+
 void bosh_answer_bury(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t first,
                       bosh_cond_t rest)
 {
+    bool ending = s->state == BOSH_ST_ENDING; /* its link is closed, or has been told to close */
     bosh_slot_t *slot;
 
     if (s->state == BOSH_ST_TOMB) {
@@ -304,11 +328,10 @@ void bosh_answer_bury(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_c
     }
     bosh_queue_clear(a, &s->link.up);
     s->link.up_single = 0;
-    if (s->link.phase != BOSH_LINK_CLOSED && s->link.phase != BOSH_LINK_NONE) {
-        bosh_queue_append(a, &s->link.down, BOSH_ITEM_CLOSE, NULL, 0, BOSH_PRIO_ANSWER);
+    if (!ending) {
+        bosh_answer_close(a, s);
     }
     bosh_answer_touch(a, now, s);
-    bosh_answer_mail_owner(a, s);
 }
 
 /*

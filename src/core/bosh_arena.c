@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The shared segment: its layout, the session table, the chunk list, peers and their mailboxes. Called by
- * any thread of any child that holds the arena's lock (bosh_lock.h).
+ * The shared segment: its layout, the session table, the chunk list, peers and their mailboxes.
+ * Called by any thread of any child that holds the arena's lock (bosh_lock.h).
  *
  *   [ header | peers | buckets | sessions | marks | chunks ]      each part begins on a page
  *
- * Sessions and chunks are handed out from a free list of what has come back, else from `fresh`, the first
- * record never used. So making an arena writes the header alone, and memory that was never needed is never
- * touched, not even by validate and repair (bosh_repair.c).
+ * Sessions and chunks are handed out from a free list of what has come back, else from `fresh`, the
+ * first record never used. So making an arena writes the header alone, and memory that was never
+ * needed is never touched, not even by validate and repair (bosh_repair.c).
  *
- * Invariant, whenever the lock is free: each chunk below fresh_chunk is on exactly one list: a session's,
- * free_chunk's or late_chunk's; each session below fresh_session is in the bucket of its sid, or FREE and on
- * free_session's list.
+ * Invariant, whenever the lock is free: each chunk below fresh_chunk is on exactly one list: a
+ * session's, free_chunk's or late_chunk's; each session below fresh_session is in the bucket of its
+ * sid, or FREE and on free_session's list.
  */
 #include "bosh_arena.h"
 
@@ -36,7 +36,8 @@ static uint64_t place(uint64_t *end, uint64_t bytes)
     return at;
 }
 
-/* Where everything lies for these sizes; false: out of range. With the limits above nothing overflows. */
+/* Where everything lies for these sizes; false: out of range. With the limits above nothing
+ * overflows. */
 static bool lay_out(const bosh_arena_sizes_t *sizes, bosh_header_t *h)
 {
     uint64_t end = sizeof(*h);

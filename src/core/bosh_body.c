@@ -291,6 +291,7 @@ static void end_child(bosh_body_t *b, const bosh_xml_end_t *el)
     size_t ninserts;
     const bosh_slice_t *inserts = bosh_scope_inserts(bosh_xml_scope(b->xml), false, &ninserts);
     bosh_slice_t dflt = default_text(b);
+    bool lang = b->lang_text.n > 0 && !b->child_has_lang;
     int64_t at = b->child_at;
 
     if (!bosh_xml_grow(&b->pieces, &b->pieces_cap, b->npieces + ninserts + 4,
@@ -298,7 +299,7 @@ static void end_child(bosh_body_t *b, const bosh_xml_end_t *el)
         bosh_xml_fail(b->xml, APR_ENOMEM, "out of memory");
         return;
     }
-    if (dflt.n > 0 || ninserts > 0 || (b->lang_text.n > 0 && !b->child_has_lang)) {
+    if (dflt.n > 0 || ninserts > 0 || lang) {
         add_piece(b, b->buf + at, (size_t)(b->child_name_end - at), false);
         at = b->child_name_end;
     }
@@ -308,7 +309,7 @@ static void end_child(bosh_body_t *b, const bosh_xml_end_t *el)
     for (size_t i = 0; i < ninserts; i++) {
         add_piece(b, inserts[i].p, inserts[i].n, false);
     }
-    if (b->lang_text.n > 0 && !b->child_has_lang) {
+    if (lang) {
         add_piece(b, b->lang_text.p, b->lang_text.n, false);
     }
     add_piece(b, b->buf + at, (size_t)(el->end - at), true);

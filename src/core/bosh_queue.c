@@ -1,24 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Byte strings and item queues over the arena's chunks. Called by any thread that holds the arena's lock.
+ * Byte strings and item queues over the arena's chunks. Called by any thread that holds the arena's
+ * lock.
  *
  *   head                                tail
  *   [ off | ......used ] -> [ ..used ] -> [ ..used | free ]   -> [ free ]
  *     consumed                                       \__ reserved __/
  *
- * Invariant of a string: its bytes are [off, used) of the head chunk and [0, used) of those behind it, up to
- * the tail; together they are `len`. A chunk may be filled in part anywhere (bosh_queue_move links whole
- * chunks), but none is empty: the empty string has no chunks, and the head's off < used.
+ * Invariant of a string: its bytes are [off, used) of the head chunk and [0, used) of those behind
+ * it, up to the tail; together they are `len`. A chunk may be filled in part anywhere
+ * (bosh_queue_move links whole chunks), but none is empty: the empty string has no chunks, and the
+ * head's off < used.
  *
- * A reservation shows in the tail's state, RESERVED; the chunks behind the tail are the rest of it, RESERVED
- * and with used = 0. While it is open the tail stays where it is even when all of it is consumed (off ==
- * used), because its owner writes behind `used` without the lock. If the owner dies, the reservation stays
- * and nothing is lost but bytes that were never published: the next reserve, commit, append, move or clear
- * finds the mark, and takes back what is behind the tail.
+ * A reservation shows in the tail's state, RESERVED; the chunks behind the tail are the rest of it,
+ * RESERVED and with used = 0. While it is open the tail stays where it is even when all of it is
+ * consumed (off == used), because its owner writes behind `used` without the lock. If the owner
+ * dies, the reservation stays and nothing is lost but bytes that were never published: the next
+ * reserve, commit, append, move or clear finds the mark, and takes back what is behind the tail.
  *
- * Invariant of a queue: the string is the rest of the head item, if it is open, then whole items, each an
- * 8-byte header and its bytes, which may lie across chunks. An item is open (head_open) from its first
- * consumed byte on; head_left bytes, never 0, are left of it then.
+ * Invariant of a queue: the string is the rest of the head item, if it is open, then whole items,
+ * each an 8-byte header and its bytes, which may lie across chunks. An item is open (head_open)
+ * from its first consumed byte on; head_left bytes, never 0, are left of it then.
  */
 #include "bosh_arena.h"
 #include "bosh_split.h"
@@ -149,7 +151,7 @@ static cursor_t seek(bosh_arena_t *a, const bosh_bytes_t *b, size_t off)
     size_t from_end = b->len - off;
     cursor_t cur = {b->tail, 0};
 
-    if (from_end <= (size_t)chunk->used - (b->head == b->tail ? b->off : 0)) {
+    if (from_end <= chunk->used) {
         cur.at = (uint32_t)(chunk->used - from_end);
         return cur;
     }
@@ -376,7 +378,8 @@ apr_status_t bosh_queue_append(bosh_arena_t *a, bosh_queue_t *q, bosh_item_t typ
     return rv;
 }
 
-/* Checks that the edits lie in the event and the event in the string; gives the length after them. */
+/* Checks that the edits lie in the event and the event in the string; gives the length after
+ * them. */
 static bool measure_event(const bosh_bytes_t *raw, uint64_t raw_base, const bosh_split_event_t *ev,
                           uint64_t *len)
 {

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Checking the shared segment, and putting it together again after a holder of the lock has died
- * (bosh_arena_validate and bosh_arena_repair of bosh_arena.h). Called under the arena's lock: validate by
- * tests, fuzzers and debug builds, repair by bosh_lock.c and nobody else.
+ * (bosh_arena_validate and bosh_arena_repair of bosh_arena.h). Called under the arena's lock:
+ * validate by tests, fuzzers and debug builds, repair by bosh_lock.c and nobody else.
  *
- * Nothing in a session is believed here before it is checked: a list is walked only as far as its length
- * allows, over indexes in range, so that every walk ends. What a session claims is counted in the mark area,
- * a byte for each chunk; a chunk claimed twice condemns both. Everything else (free lists, buckets, counts)
- * says nothing that the sessions do not say, and repair makes it anew. Only the sizes, and `fresh_session`
- * and `fresh_chunk`, each written in one store, are taken as they are.
+ * Nothing in a session is believed here before it is checked: a list is walked only as far as its
+ * length allows, over indexes in range, so that every walk ends. What a session claims is counted
+ * in the mark area, a byte for each chunk; a chunk claimed twice condemns both. Everything else
+ * (free lists, buckets, counts) says nothing that the sessions do not say, and repair makes it
+ * anew. Only the sizes, and `fresh_session` and `fresh_chunk`, each written in one store, are taken
+ * as they are.
  */
 #include "bosh_arena.h"
 
@@ -81,7 +82,8 @@ static const char *check_bytes(bosh_arena_t *a, const bosh_bytes_t *b)
     return check_behind(a, chunk, steps);
 }
 
-/* Copies n bytes of a checked string from a chunk's place on, and moves the place; dst NULL: skips. */
+/* Copies n bytes of a checked string from a chunk's place on, and moves the place; dst NULL:
+ * skips. */
 static void walk(bosh_arena_t *a, bosh_ix *c, uint32_t *at, char *dst, uint32_t n)
 {
     while (n > 0) {
@@ -240,7 +242,8 @@ static const char *validate_sessions(bosh_arena_t *a)
         }
     }
     CHECK(used == h->nsessions, "the number of sessions is wrong");
-    /* As many steps as there are free sessions, each over a free one: a list that goes round is longer. */
+    /* As many steps as there are free sessions, each over a free one: a list that goes round is
+     * longer. */
     for (i = h->free_session; i != 0; i = bosh_arena_session(a, i)->free_next) {
         CHECK(i < h->fresh_session, "a free session's index is out of range");
         CHECK(bosh_arena_session(a, i)->state == BOSH_ST_FREE,

@@ -449,7 +449,13 @@ void bosh_session_end(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_c
 {
     a->h->busy = bosh_arena_index(a, s);
     s->cond = (uint8_t)cond;
-    bosh_answer_bury(a, now, s, cond, BOSH_COND_COUNT);
+    if (bosh_window_open(a, s, false) > 0 || s->state != BOSH_ST_LIVE) {
+        bosh_answer_bury(a, now, s, cond, BOSH_COND_COUNT);
+    } else { /* nobody is there to be told: the next request is */
+        bosh_answer_close(a, s);
+        s->state = BOSH_ST_ENDING;
+        bosh_answer_touch(a, now, s);
+    }
 }
 
 /* Drops the stored answers but those just made for somebody who waits. */
@@ -477,7 +483,7 @@ apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
             }
         } else { /* 10: nothing is said; whoever comes later finds no session (B-201), B-145 */
             a->h->count.expired++;
-            bosh_session_end(a, now, s, BOSH_COND_ITEM_NOT_FOUND);
+            bosh_answer_bury(a, now, s, BOSH_COND_ITEM_NOT_FOUND, BOSH_COND_ITEM_NOT_FOUND);
             forget_answers(a, now, s);
         }
     }

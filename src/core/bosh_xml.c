@@ -112,18 +112,20 @@ size_t bosh_xml_escape(char *dst, size_t size, const char *s)
 
     while (*s != '\0') {
         const char *ref = reference(*s);
-        size_t len = 1;
+        size_t len = ref != NULL ? strlen(ref) : 1;
 
-        if (ref != NULL) {
-            len = strlen(ref);
-        } else {
-            while (((unsigned char)s[len] & 0xC0) ==
-                   0x80) { /* the whole UTF-8 character or nothing */
+        if (ref == NULL) { /* as far as nothing needs escaping */
+            while (s[len] != '\0' && reference(s[len]) == NULL) {
                 len++;
             }
         }
         if (len > size - n) {
-            break;
+            len = ref != NULL ? 0 : size - n;
+            while (len > 0 && ((unsigned char)s[len] & 0xC0) == 0x80) { /* no part of a character */
+                len--;
+            }
+            memcpy(dst + n, s, len);
+            return n + len;
         }
         memcpy(dst + n, ref != NULL ? ref : s, len);
         n += len;
@@ -154,18 +156,6 @@ void bosh_xml_name(const char *raw, bosh_xml_name_t *name)
         name->prefix.p = sep2 + 1;
         name->prefix.n = strlen(sep2 + 1);
     }
-}
-
-bool bosh_xml_slice_is(bosh_slice_t s, const char *text)
-{
-    size_t n = strlen(text);
-
-    return s.n == n && (n == 0 || memcmp(s.p, text, n) == 0);
-}
-
-bool bosh_xml_name_is(const bosh_xml_name_t *name, const char *ns, const char *local)
-{
-    return bosh_xml_slice_is(name->local, local) && bosh_xml_slice_is(name->ns, ns);
 }
 
 const char *bosh_xml_attr(const bosh_xml_start_t *el, const char *ns, const char *local)

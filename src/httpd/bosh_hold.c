@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bosh_hold.c owns the decision when a waiting request is answered, and the wait that blocks a worker. It is
- * called by bosh_request.c on worker threads; the wait without a thread is bosh_park.c, the table of waiters
- * and all that other threads call is bosh_waiter.c.
+ * bosh_hold.c owns the decision when a waiting request is answered, and the wait that blocks a
+ * worker. It is called by bosh_request.c on worker threads; the wait without a thread is
+ * bosh_park.c, the table of waiters and all that other threads call is bosh_waiter.c.
  *
  * A request waits like this, parked or blocked alike:
  *
@@ -12,13 +12,14 @@
  *        |                     v
  *     somebody came <------ wait: a wake, the clock, the client
  *
- * Invariant: fn of one request is called by one thread at a time, with no lock held, and never again after
- * DONE or GONE; a waiter ends exactly when its fn does.
+ * Invariant: fn of one request is called by one thread at a time, with no lock held, and never
+ * again after DONE or GONE; a waiter ends exactly when its fn does.
  */
 #include "bosh_park.h"
 
 #include <poll.h>
 
+#include <apr_atomic.h>
 #include <apr_portable.h>
 
 #include <http_core.h>
@@ -30,12 +31,16 @@
 
 APLOG_USE_MODULE(bosh);
 
-/* A blocked worker looks up this often for what no descriptor tells it: an HTTP/2 stream that was reset, a
- * prefork child that was told to stop between two looks. */
+/* A blocked worker looks up this often for what no descriptor tells it: an HTTP/2 stream that was
+ * reset, a prefork child that was told to stop between two looks. So often, too, fn is asked about
+ * a deadline that it has let pass. */
 #define LOOK_UP apr_time_from_sec(1)
 
-/* Blank lines that a client may send between two requests; as many as httpd's own check lets pass. */
+/* Blank lines that a client may send between two requests; as many as httpd's own check lets
+ * pass. */
 #define MAX_BLANK_LINES 10
+
+static volatile apr_uint32_t said_no_eventfd;
 
 /* ---- a request's end without an answer ---- */
 
@@ -45,10 +50,10 @@ typedef struct last_will_t {
 } last_will_t;
 
 /*
- * The request's pool goes. After an answer its waiter has long ended and there is nothing to do. Otherwise
- * the request dies while parked, e.g. the MPM closed the connection at its Timeout: fn must know. A blocked
- * request gets here only when its whole process ends under it (prefork, from a signal handler): then nothing
- * but the waiter is given back.
+ * The request's pool goes. After an answer its waiter has long ended and there is nothing to do.
+ * Otherwise the request dies while parked, e.g. the MPM closed the connection at its Timeout: fn
+ * must know. A blocked request gets here only when its whole process ends under it (prefork, from a
+ * signal handler): then nothing but the waiter is given back.
  */
 static apr_status_t request_dies(void *data)
 {
@@ -78,7 +83,8 @@ apr_status_t bosh_hold_new(request_rec *r, bosh_waiter_t *w)
     }
     will->r = r;
     *w = will->w;
-    /* A pre-cleanup: it runs while all that the request has, subpools included, is still there for fn. */
+    /* A pre-cleanup: it runs while all that the request has, subpools included, is still there for
+     * fn. */
     apr_pool_pre_cleanup_register(r->pool, will, request_dies);
     return APR_SUCCESS;
 }
@@ -91,9 +97,9 @@ void bosh_hold_free(bosh_waiter_t w)
 /* ---- reasons ---- */
 
 /*
- * The strongest reason there is. A client that has gone comes first, so that nothing is spent on a dead
- * connection; then what lets fn answer with something; the client's next request last, because it asks for
- * an answer with nothing in it.
+ * The strongest reason there is. A client that has gone comes first, so that nothing is spent on a
+ * dead connection; then what lets fn answer with something; the client's next request last, because
+ * it asks for an answer with nothing in it.
  */
 static bool pick(const bosh_hold_t *h, unsigned asked, bosh_client_t client, bosh_why_t *why)
 {
@@ -122,6 +128,9 @@ static bool done(bosh_hold_t *h, bosh_why_t why, int *result)
         return true;
     }
     h->deadline = deadline;
+    if (why == BOSH_WHY_DEADLINE && deadline <= bosh_clock_now()) {
+        h->deadline = bosh_clock_now() + LOOK_UP; /* else we would go round in circles */
+    }
     return false;
 }
 
@@ -155,14 +164,15 @@ bosh_client_t bosh_hold_peek(bosh_hold_t *h, apr_bucket_brigade *bb)
     rv = ap_check_pipeline(c, bb, MAX_BLANK_LINES);
     apr_brigade_cleanup(bb);
     if (rv == APR_SUCCESS || rv == APR_NOTFOUND) {
-        return BOSH_CLIENT_MORE; /* NOTFOUND: too many blank lines, the connection ends with this answer */
+        return BOSH_CLIENT_MORE; /* NOTFOUND: too many blank lines, the connection ends with it */
     }
     return APR_STATUS_IS_EAGAIN(rv) ? BOSH_CLIENT_QUIET : BOSH_CLIENT_GONE;
 }
 
 /* ---- the wait that blocks ---- */
 
-/* On prefork child_stopping comes when the request is over; the signal handler only changes this state. */
+/* On prefork child_stopping comes when the request is over; the signal handler only changes this
+ * state. */
 static void notice_stop(void)
 {
     int state = AP_MPMQ_RUNNING;
@@ -172,7 +182,8 @@ static void notice_stop(void)
     }
 }
 
-/* The client's socket, if it is ours to watch: that of an HTTP/2 connection belongs to mod_http2. */
+/* The client's socket, if it is ours to watch: that of an HTTP/2 connection belongs to
+ * mod_http2. */
 static int client_socket(conn_rec *c)
 {
     apr_socket_t *s = c->master != NULL ? NULL : ap_get_conn_socket(c);
@@ -210,11 +221,11 @@ static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade 
     if (fds[1].revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) {
         return BOSH_CLIENT_GONE;
     }
-    return fds[1].revents & POLLIN ? bosh_hold_peek(h, bb) : BOSH_CLIENT_QUIET;
+    return (fds[1].revents & POLLIN) ? bosh_hold_peek(h, bb) : BOSH_CLIENT_QUIET;
 }
 
-/* No thread to spare: fn is asked to answer now. A request that cannot be answered yet, because it came
- * before its turn, is given up for the client to send again. */
+/* No thread to spare: fn is asked to answer now. A request that cannot be answered yet, because it
+ * came before its turn, is given up for the client to send again. */
 static int turn_away(bosh_hold_t *h)
 {
     int result;
@@ -233,8 +244,8 @@ static void give_up_connection(conn_rec *c)
     c->keepalive = AP_CONN_CLOSE;
 }
 
-/* The answer to an earlier request of this connection may still sit in the filters: the synchronous MPMs do
- * not flush it while they know of a next request, and that one is going to wait. */
+/* The answer to an earlier request of this connection may still sit in the filters: the synchronous
+ * MPMs do not flush it while they know of a next request, and that one is going to wait. */
 static void flush_earlier(conn_rec *c, apr_bucket_brigade *bb)
 {
     if (c->master != NULL || !c->data_in_output_filters) {
@@ -254,11 +265,11 @@ static int wait_blocked(bosh_hold_t *h, apr_bucket_brigade *bb)
     apr_status_t rv = bosh_waiter_block(h->w, &fd);
 
     if (rv != APR_SUCCESS) {
-        if (rv != APR_EBUSY) {
+        if (rv != APR_EBUSY && apr_atomic_xchg32(&said_no_eventfd, 1) == 0) {
             ap_log_rerror(
                 APLOG_MARK, APLOG_WARNING, rv, h->r,
                 "BH301: no eventfd for a request that has to wait; it is answered at once. "
-                "Raise the limit of open files of httpd");
+                "Raise the limit of open files of httpd (said once in a process)");
         }
         return turn_away(h);
     }

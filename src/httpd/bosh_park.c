@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bosh_park.c owns what httpd must not know about a parked request: that the descriptor the event MPM polls is
- * not the client's socket. Its hooks run on the worker that has the connection, or wherever the MPM closes it;
- * no other thread touches anything here.
+ * bosh_park.c owns what httpd must not know about a parked request: that the descriptor the event
+ * MPM polls is not the client's socket. Its hooks run on the worker that has the connection, or
+ * wherever the MPM closes it; no other thread touches anything here.
  *
  *     handler --SUSPENDED--> core: CONN_STATE_SUSPENDED --> our wrapper: CONN_STATE_ASYNC_WAITIO
- *        --> suspend hook: the socket's descriptor is replaced --> MPM polls it; no thread has the connection
- *        --> readable: MPM gives a worker --> resume hook: the socket's own descriptor is back
+ *        --> suspend hook: the socket's descriptor is replaced
+ *        --> the MPM polls it; no thread has the connection
+ *        --> readable: the MPM gives a worker --> resume hook: the socket's own descriptor is back
  *        --> our wrapper, called again: asks fn; answers and ends the request, or parks it again
  *
- * What stands in is an epoll descriptor with two entries, the client's socket and an eventfd. So one poll by
- * the MPM covers the wake (a write to the eventfd, by any thread), the hang-up and the next request. Both are
- * made at the connection's first hold and live as long as the connection.
+ * What stands in is an epoll descriptor with two entries, the client's socket and an eventfd. So
+ * one poll by the MPM covers the wake (a write to the eventfd, by any thread), the hang-up and the
+ * next request. Both are made at the connection's first hold and live as long as the connection.
  *
- * Why this is sound: the MPM polls the very apr_socket_t that ap_get_conn_socket() returns, and APR reads the
- * descriptor out of it when it is added and when it is removed. The suspend hook is the last thing before the
- * add, the resume hook the first thing after the remove, whatever the reason of the resume; a cleanup of the
- * connection's pool resumes as well. Epoll is level-triggered: a wake between suspend and add is not lost.
- * Between suspend and resume nobody has the connection, so there is nothing to race with.
+ * Why this is sound: the MPM polls the very apr_socket_t that ap_get_conn_socket() returns, and APR
+ * reads the descriptor out of it when it is added and when it is removed. The suspend hook is the
+ * last thing before the add, the resume hook the first thing after the remove, whatever the reason
+ * of the resume; a cleanup of the connection's pool resumes as well. Epoll is level-triggered: a
+ * wake between suspend and add is not lost. Between suspend and resume nobody has the connection,
+ * so there is nothing to race with.
  *
- * Invariants: `swapped` exactly between the two hooks of a parked connection; `holding` from the handler's
- * SUSPENDED to the end of that request; a parked connection's waiter is PARKED exactly while `swapped`.
+ * Invariants: `swapped` exactly between the two hooks of a parked connection; `holding` from the
+ * handler's SUSPENDED to the end of that request; a parked connection's waiter is PARKED exactly
+ * while `swapped`.
  */
 #include "bosh_park.h"
 
@@ -29,6 +32,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <apr_atomic.h>
 #include <apr_portable.h>
 
 #include <http_connection.h>
@@ -43,8 +47,8 @@
 extern module AP_MODULE_DECLARE_DATA bosh_module;
 APLOG_USE_MODULE(bosh);
 
-/* A parked connection is under the virtual host's Timeout like one that is being read. It is taken out and
- * put back this long before, but never later than at three quarters of it. */
+/* A parked connection is under the virtual host's Timeout like one that is being read. It is taken
+ * out and put back this long before, but never later than at three quarters of it. */
 #define REARM_BEFORE apr_time_from_sec(4)
 
 /* With less Timeout than this the re-arming costs more than a blocked thread. */
@@ -65,6 +69,7 @@ typedef struct park_t {
 } park_t;
 
 static bool async; /* set once in child_init */
+static volatile apr_uint32_t said_no_descriptors;
 
 static park_t *park_of(const conn_rec *c)
 {
@@ -98,7 +103,8 @@ static apr_status_t watch(park_t *p, int op, int fd, uint32_t events)
     return epoll_ctl(p->epoll, op, fd, &ev) == 0 ? APR_SUCCESS : errno;
 }
 
-/* Once a connection. The client's socket stays in for good; the kernel drops it when it is closed. */
+/* Once a connection. The client's socket stays in for good; the kernel drops it when it is
+ * closed. */
 static apr_status_t make_descriptors(park_t *p, conn_rec *c, apr_os_sock_t client)
 {
     apr_status_t rv = APR_SUCCESS;
@@ -151,14 +157,14 @@ static bosh_client_t look(park_t *p)
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         return BOSH_CLIENT_GONE;
     }
-    return events & EPOLLIN ? bosh_hold_peek(&p->hold, p->bb) : BOSH_CLIENT_QUIET;
+    return (events & EPOLLIN) ? bosh_hold_peek(&p->hold, p->bb) : BOSH_CLIENT_QUIET;
 }
 
 /* ---- the way in ---- */
 
 /*
- * The MPM takes the Timeout of one of these two, depending on whether the virtual host has a KeepAliveTimeout
- * of its own; the smaller one is right in both cases.
+ * The MPM takes the Timeout of one of these two, depending on whether the virtual host has a
+ * KeepAliveTimeout of its own; the smaller one is right in both cases.
  */
 static apr_interval_time_t timeout_of(const request_rec *r)
 {
@@ -176,9 +182,10 @@ bool bosh_park_possible(const request_rec *r)
     apr_status_t rv;
 
     /*
-     * Without our wrapper on the stack nobody would turn SUSPENDED into a state the MPM can get back from.
-     * A stream of HTTP/2, a subrequest, and the target of an internal redirect return to callers that do not
-     * know SUSPENDED; behind a clogging filter the MPM does not wait for the descriptor.
+     * Without our wrapper on the stack nobody would turn SUSPENDED into a state the MPM can get
+     * back from. A stream of HTTP/2, a subrequest, and the target of an internal redirect return to
+     * callers that do not know SUSPENDED; behind a clogging filter the MPM does not wait for the
+     * descriptor.
      */
     if (p == NULL || !p->in_wrapper || p->holding || s == NULL || c->cs == NULL ||
         c->master != NULL || c->clogging_input_filters || r->main != NULL || r->prev != NULL ||
@@ -192,11 +199,12 @@ bool bosh_park_possible(const request_rec *r)
     if (rv == APR_SUCCESS) {
         rv = make_descriptors(p, c, client);
     }
-    if (rv != APR_SUCCESS) {
+    if (rv != APR_SUCCESS && apr_atomic_xchg32(&said_no_descriptors, 1) == 0) {
         ap_log_rerror(
             APLOG_MARK, APLOG_WARNING, rv, r,
             "BH303: no descriptors to wait without a thread; the request blocks its worker. "
-            "Raise the limit of open files of httpd: a waiting client takes three");
+            "Raise the limit of open files of httpd: a waiting client takes three (said once in "
+            "a process)");
     }
     return rv == APR_SUCCESS;
 }
@@ -288,8 +296,8 @@ static void resumed(conn_rec *c, park_t *p)
 }
 
 /*
- * The request was not left to us: something between the handler and our wrapper has taken SUSPENDED for an
- * answer and ended, or will end, the request itself. We can only let go of it.
+ * The request was not left to us: something between the handler and our wrapper has taken SUSPENDED
+ * for an answer and ended, or will end, the request itself. We can only let go of it.
  */
 static void disowned(conn_rec *c, park_t *p)
 {
@@ -387,14 +395,15 @@ static void resume_connection(conn_rec *c, request_rec *r)
         apr_os_sock_put(&s, &p->client, c->pool);
         return;
     }
-    /* The MPM could not poll and has closed what it took for the client: our descriptor, whose number may
-     * be somebody else's by now. The client's own is left to us; the connection's pool is being cleared. */
+    /* The MPM could not poll and has closed what it took for the client: our descriptor, whose
+     * number may be somebody else's by now. The client's own is left to us; the connection's pool
+     * is being cleared. */
     p->epoll = -1;
     close(p->client);
 }
 
-/* The MPM closes the connection while the request waits, e.g. at its Timeout because the loop was too late
- * with re-arming. Ends the request while it can still be logged. */
+/* The MPM closes the connection while the request waits, e.g. at its Timeout because the loop was
+ * too late with re-arming. Ends the request while it can still be logged. */
 static int pre_close_connection(conn_rec *c)
 {
     park_t *p = async && c->master == NULL ? park_of(c) : NULL;

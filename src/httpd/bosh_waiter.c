@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bosh_waiter.c owns the table of a child's waiting requests: their names, what has been asked of them, their
- * deadlines, and the queue of wakes. Workers come through bosh_hold.c and bosh_park.c, the loop thread through
- * the functions of bosh_hold.h that are defined here (wake, wake_all, next_deadline, expire), httpd's main and
- * listener threads through bosh_hold_stop(). Everything is under one mutex.
+ * bosh_waiter.c owns the table of a child's waiting requests: their names, what has been asked of
+ * them, their deadlines, and the queue of wakes. Workers come through bosh_hold.c and bosh_park.c,
+ * the loop thread through the functions of bosh_hold.h that are defined here (wake, wake_all,
+ * next_deadline, expire), httpd's main and listener threads through bosh_hold_stop(). Everything is
+ * under one mutex.
  *
  *     rows    [ waiter | waiter | ... ]   a row is named (index, gen), gen changes with each use
  *     timers  parked rows that nobody has woken, earliest `due` first
@@ -11,14 +12,17 @@
  *     spare   [ fd | fd | ... ]           eventfds for workers that block, kept for the next one
  *
  * Invariants, whenever the mutex is free:
- * - A row has its timer set or is on the queue only while PARKED; never both; neither once it is rung.
- * - `rung` means that the row's eventfd has been written and not been read. A parked row is written once.
+ * - A row has its timer set or is on the queue only while PARKED; never both; neither once it is
+ *   rung.
+ * - `rung` means that the row's eventfd has been written and not been read. A parked row is written
+ *   once.
  * - flying = parked rows that are rung + workers that have unparked a rung row and not landed yet.
  * - A PARKED or BLOCKED row with something asked is rung or queued: no wake can be lost.
  *
- * Why wakes are bounded: event shuts idle keep-alive connections down when all workers of a child look busy,
- * so waking thousands of requests at once would cost their clients a reconnect each. The bound is on wakes
- * between the write of the eventfd and the moment the worker is about to be free again.
+ * Why wakes are bounded: event shuts idle keep-alive connections down when all workers of a child
+ * look busy, so waking thousands of requests at once would cost their clients a reconnect each. The
+ * bound is on wakes between the write of the eventfd and the moment the worker is about to be free
+ * again.
  */
 #include "bosh_waiter.h"
 
@@ -35,12 +39,14 @@
 #define MAX_ROWS  65536 /* as much memory as is used of them: a page at a time */
 #define SPARE_FDS 64
 
-/* Workers that write to slow clients keep their wakes flying. When none has landed for this long while others
- * queue, the bound is on the wrong side: as many as it allows are let through besides the stuck ones. */
+/* Workers that write to slow clients keep their wakes flying. When none has landed for this long
+ * while others queue, the bound is on the wrong side: as many as it allows are let through besides
+ * the stuck ones. */
 #define STALL apr_time_from_msec(200)
 
-/* The loop is told to look again after this long at the latest, as it does anyway for its sweep. So a hold of
- * the usual length never needs to kick it, which would cost both threads more than the hold itself. */
+/* The loop is told to look again after this long at the latest, as it does anyway for its sweep. So
+ * a hold of the usual length never needs to kick it, which would cost both threads more than the
+ * hold itself. */
 #define HORIZON apr_time_from_sec(1)
 
 typedef enum hand_t { FREE, WORKER, PARKED, BLOCKED } hand_t;
@@ -84,8 +90,9 @@ static struct {
 } table;
 
 /*
- * False when the table is closed, and when this very thread has the mutex: prefork ends a child from within a
- * signal handler, which may have interrupted us here. Such a child has nobody left to serve.
+ * False when the table is closed, and when this very thread has the mutex: prefork ends a child
+ * from within a signal handler, which may have interrupted us here. Such a child has nobody left to
+ * serve.
  */
 static bool lock(void)
 {
@@ -171,8 +178,8 @@ static void queue_remove(row_t *x)
     }
 }
 
-/* The descriptor is non-blocking and its counter far from full: the write cannot fail, and if it did, a
- * counter that is not 0 is what we want. */
+/* The descriptor is non-blocking and its counter far from full: the write cannot fail, and if it
+ * did, a counter that is not 0 is what we want. */
 static void ring(row_t *x)
 {
     uint64_t one = 1;
@@ -370,7 +377,7 @@ unsigned bosh_waiter_take(bosh_waiter_t w)
     row_t *x;
 
     if (!lock()) {
-        return BOSH_ASKED_STOP;
+        return 0;
     }
     x = find(w);
     if (x != NULL) {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The arena's lock, and what has to follow its release. Any thread of any child; one bosh_lock_t for each
- * child, its fields and the handle's list of wake-ups guarded by the lock itself.
+ * The arena's lock, and what has to follow its release. Any thread of any child; one bosh_lock_t
+ * for each child, its fields and the handle's list of wake-ups guarded by the lock itself.
  *
- * It lives outside of core, which knows no locks. The mutex lies in the segment (header->lock): shared
- * between processes, robust, so that the next one in hears of a holder's death (EOWNERDEAD) and repairs.
+ * It lives outside of core, which knows no locks. The mutex lies in the segment (header->lock):
+ * shared between processes, robust, so that the next one in hears of a holder's death (EOWNERDEAD)
+ * and repairs.
  */
 #include "bosh_lock.h"
 

@@ -69,7 +69,6 @@ static bool take_mail(bosh_loop_t *l)
     uint32_t n;
 
     bosh_lock(&l->lock);
-    bosh_arena_peer(l->lock.arena, l->me)->asleep = 0;
     n = bosh_arena_mail_take(l->lock.arena, l->me, l->mail, MAIL_MAX, &overflow);
     bosh_unlock(&l->lock);
     for (uint32_t i = 0; i < n; i++) {
@@ -127,6 +126,14 @@ static bool may_sleep(bosh_loop_t *l)
     return may;
 }
 
+/* At once: else what we read now would make us write our own eventfd, for a held request of this child. */
+static void wake_up(bosh_loop_t *l)
+{
+    bosh_lock(&l->lock);
+    bosh_arena_peer(l->lock.arena, l->me)->asleep = 0;
+    bosh_unlock(&l->lock);
+}
+
 static void drain_eventfd(bosh_loop_t *l)
 {
     uint64_t count;
@@ -139,6 +146,9 @@ static void look_at_sockets(bosh_loop_t *l, int timeout)
 {
     int n = epoll_wait(l->epfd, l->events, EVENTS_MAX, timeout);
 
+    if (timeout > 0) {
+        wake_up(l);
+    }
     l->now = l->streams->now = bosh_clock_now();
     BOSH_STAT_ADD(l->streams, turns, 1);
     for (int i = 0; i < n; i++) {

@@ -340,7 +340,9 @@ static void move_bytes(bosh_streams_t *ss, bosh_stream_t *st)
     if (st->stalled || st->blocked) {
         bosh_up_pump(ss, st);
     }
-    if (st->phase == BOSH_LINK_OPEN && st->conn.state == BOSH_CONN_UP && !st->gone) {
+    /* With want_write poll will tell; trying at each message would only cost a system call. */
+    if (st->phase == BOSH_LINK_OPEN && st->conn.state == BOSH_CONN_UP && !st->gone &&
+        !st->want_write) {
         bosh_down_pump(ss, st);
     }
 }
@@ -391,10 +393,10 @@ void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
     tick = bosh_session_tick(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
     st->gone = bosh_arena_get(ss->arena, index, serial) == NULL;
     phase = s->link.phase;
-    over = s->state == BOSH_ST_TOMB;
+    over = s->state != BOSH_ST_LIVE;
     bosh_stream_unlock(ss);
     if (!st->gone) {
-        st->tick_at = tick;
+        st->tick_at = tick > ss->now ? tick : ss->now + 1000; /* run() must come to an end */
         st->phase = phase;
         if (phase == BOSH_LINK_CLOSED || phase == BOSH_LINK_NONE) {
             bosh_stream_hang_up(ss, st);

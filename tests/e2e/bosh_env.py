@@ -48,6 +48,9 @@ VALGRIND = os.environ.get("BOSH_VALGRIND", "") not in ("", "0")
 PRELOAD = os.environ.get("BOSH_PRELOAD", "")
 KEEP = os.environ.get("BOSH_KEEP", "") not in ("", "0")
 
+# Sizes of processes mean nothing under these.
+INSTRUMENTED = VALGRIND or bool(PRELOAD)
+
 # Under valgrind everything is some twenty times slower: deadlines that only guard against hanging, and
 # "at once", are stretched by this; durations that a row is about are not.
 SLOW = 10 if VALGRIND else 1
@@ -157,7 +160,7 @@ class Httpd:
     upstreams    lines for BoshUpstream without the directive's name
     directives   server-wide configuration; vhost: the same, put at the end; location: within the Location
     docroot      document root (default: one of its own with index.html)
-    tls          also listens on tls_port; h2: HTTP/2 by prior knowledge and ALPN
+    tls          also listens on tls_port, in a virtual host (tls_lines: more lines for it); h2: HTTP/2 by prior knowledge and ALPN
     handler      False leaves out the Location of the module
     """
 
@@ -165,12 +168,12 @@ class Httpd:
 
     def __init__(self, mpm="event", children=3, threads=32, upstreams=(), directives="", vhost="", location="",
                  docroot=None, tls=False, h2=False, handler=True, log_level="info bosh:debug", modules=(),
-                 port=None, name=None, max_spare=None):
+                 port=None, name=None, max_spare=None, tls_lines=()):
         self.mpm, self.threads = mpm, threads
         self.children_wanted = 1 if VALGRIND else children
         self.upstreams, self.directives, self.vhost, self.location = upstreams, directives, vhost, location
         self.tls, self.h2, self.handler, self.log_level, self.modules = tls, h2, handler, log_level, modules
-        self.max_spare = max_spare
+        self.max_spare, self.tls_lines = max_spare, tls_lines
         self.dir = private_dir(name or mpm)
         self.port = port or free_port()
         self.tls_port = free_port() if tls else None
@@ -234,7 +237,7 @@ class Httpd:
             cert, key = make_certificate(self.dir)
             out += [f"Listen 127.0.0.1:{self.tls_port}", f"<VirtualHost 127.0.0.1:{self.tls_port}>",
                     "ServerName localhost", f"DocumentRoot {self.docroot}", "SSLEngine on",
-                    f"SSLCertificateFile {cert}", f"SSLCertificateKeyFile {key}", "</VirtualHost>"]
+                    f"SSLCertificateFile {cert}", f"SSLCertificateKeyFile {key}", *self.tls_lines, "</VirtualHost>"]
         out.append(self.vhost)
         return "\n".join(out) + "\n"
 
@@ -354,6 +357,14 @@ class Httpd:
         if VALGRIND:
             return [self.process.pid]
         return sorted(int(p) for p in os.listdir("/proc") if p.isdigit() and proc_ppid(p) == self.process.pid)
+
+    def rss_kb(self):
+        """Memory of all children that is neither shared nor from files."""
+        total = 0
+        for pid in self.children():
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                total += int(line.split()[1]) if line.startswith("RssAnon") else 0
+        return total
 
     def threads_of(self, pid):
         return len(os.listdir(f"/proc/{pid}/task"))

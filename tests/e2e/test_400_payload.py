@@ -3,11 +3,10 @@
 
 import socket
 import time
-from pathlib import Path
 
 import pytest
 import xmltool as X
-from bosh_env import VALGRIND
+from bosh_env import INSTRUMENTED
 from client import E, T, TB, auth
 
 AT_ONCE = 0.3  # the rows say 100 ms; a shared machine is no stop watch
@@ -187,17 +186,10 @@ def test_B_124_payloads_wait_until_the_server_is_ready(client, stub):
     assert upstream.error is None
 
 
-def rss_kb(pid):
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1])
-    return 0
-
-
 @pytest.mark.limit(90)
 def test_B_125_a_flood_is_stopped_by_back_pressure(client, server, stub):
     session, upstream = client.start(stub)
-    before = sum(rss_kb(p) for p in server.children())
+    before = server.rss_kb()
     upstream.sock.settimeout(2)
     count = 0
     try:
@@ -207,8 +199,8 @@ def test_B_125_a_flood_is_stopped_by_back_pressure(client, server, stub):
     except (TimeoutError, socket.timeout, OSError):
         pass
     assert count < 3000, "60 MB went into a session that nobody reads"
-    if not VALGRIND:
-        grown = sum(rss_kb(p) for p in server.children()) - before
+    if not INSTRUMENTED:
+        grown = server.rss_kb() - before
         assert grown < 40000, f"the children grew by {grown} KB"
     # The stream stalled: what was taken comes out in order and whole.
     got = []

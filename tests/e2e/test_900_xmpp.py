@@ -532,17 +532,28 @@ def test_X_081_stanzas_before_the_error_with_one_request(client, stub):
 
 @pytest.mark.rows("X-082", "U-034")
 def test_X_082_oldest_request_gets_the_error(client, stub):
-    session, upstream = client.start(stub, hold=2)
-    session.over = True
-    first, second = session.send(1001).held(), session.send(1002).held()
-    upstream.send_stream_error("system-shutdown")
-    TB(first.answer(), "remote-stream-error")
-    other = second.answer()
-    if other.attr("type"):
-        TB(other, "other-request", "remote-stream-error")
-    else:
-        E(other)
-    upstream.wait_closed()
+    for _ in range(10):  # the error and the end of the stream must take effect together, always
+        session, upstream = client.start(stub, hold=2)
+        session.over = True
+        first, second = session.send(1001).held(0.05), session.send(1002).held(0.05)
+        upstream.send_stream_error("system-shutdown")
+        TB(first.answer(), "remote-stream-error")
+        other = second.answer()
+        if other.attr("type"):
+            TB(other, "other-request", "remote-stream-error")
+        else:
+            E(other)
+        upstream.wait_closed()
+
+
+def test_X_080_with_one_request(client, stub):
+    for _ in range(10):
+        session, upstream = client.start(stub)
+        session.over = True
+        held = session.send(1001).held(0.05)
+        upstream.send_stream_error("system-shutdown")
+        answer = TB(held.answer(), "remote-stream-error")
+        assert answer.find("error", X.NS_STREAMS) is not None
 
 
 def test_X_084_see_other_host(client, stub, server):
@@ -645,3 +656,19 @@ def test_later_requests_with_to_are_polls(client, stub):
     assert stub.new_connections() == 0
     upstream.send_message("x")
     assert held.answer().texts() == ["x"]
+
+
+@pytest.mark.rows("U-038", "B-054")
+def test_U_038_a_stanza_that_is_too_large(httpd, stub):
+    server = httpd(upstreams=[stub.upstream()], directives="BoshMaxStanza 20000\n")
+    client = server.client()
+    session, upstream = client.start(stub)
+    upstream.send_message("x" * 15000)
+    assert session.texts(1) == ["x" * 15000]
+    held = session.send_next()
+    session.over = True
+    upstream.send_message("x" * 30000)
+    answer = held.answer()
+    assert answer.attr("type") == "terminate" and answer.attr("condition"), answer
+    upstream.wait_closed()
+    client.close()

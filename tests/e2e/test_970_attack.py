@@ -2,6 +2,7 @@
 """Hostile and broken input: the protocol's answer, the server alive, other sessions untouched."""
 
 import random
+import threading
 import time
 
 import pytest
@@ -193,3 +194,49 @@ def test_floods_of_one_session_do_not_stop_another(client, stub, bystander):
     assert time.monotonic() - start < 1 * SLOW
     for exchange in exchanges:
         exchange.conn.close()
+
+
+def test_shared_memory_that_is_full(httpd, stub):
+    """More waits for the clients than there is memory: new sessions are refused, running ones lose nothing."""
+    server = httpd(upstreams=[stub.upstream()], directives="BoshMaxSessions 100\nBoshMemory 4M\nBoshPolling 0\n")
+    server.expect_log(r"BH00[24]:")
+    client = server.client()
+    sessions = [client.start(stub) for _ in range(10)]
+    want = [f"{i}:" + "x" * 9000 for i in range(100)]  # 9 MB in all
+
+    def flood(upstream):
+        for text in want:
+            upstream.send_message(text)
+    threads = [threading.Thread(target=flood, args=(u,), daemon=True) for _, u in sessions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(1)
+    refused = client.new_async().raw()
+    if refused.status == 200 and refused.attr("sid"):
+        client.session(refused.exchange)  # there was still room for one that has nothing in it
+    else:
+        assert refused.status == 503 or refused.attr("condition") == "internal-server-error", refused
+    # All clients poll at the same time, as they do: what one takes makes room for what the others wait for.
+    under_way = {session: session.send(1001, check=False) for session, _ in sessions}
+    texts = {session: [] for session in under_way}
+    while under_way:
+        for session, exchange in list(under_way.items()):
+            if not exchange.event.wait(0.01):
+                continue
+            answer = exchange.raw()
+            if answer.status == 503:  # the same rid again
+                under_way[session] = session.send(session.rid, check=False)
+                continue
+            check_answer(answer)
+            assert answer.attr("type") is None, answer
+            texts[session] += answer.texts()
+            if len(texts[session]) < 100:
+                under_way[session] = session.send_next(check=False)
+            else:
+                del under_way[session]
+    assert all(got == want for got in texts.values())
+    for thread in threads:
+        thread.join(10)
+    server.expect_log(r"BH00[24]:")
+    client.close()

@@ -79,7 +79,7 @@ def run_browser(script, scenario, server, prosody):
     assert done.returncode == 0, f"{script} {scenario}:\n{done.stdout}{done.stderr}"
     assert f"ok {scenario}" in done.stdout, done.stdout + done.stderr
     # The next scenario starts without anybody logged in.
-    wait_for(lambda: not connections_to(prosody.port), 70, "the sessions of the scenario have ended")
+    wait_for(lambda: not connections_to(prosody.port), 20, "the sessions of the scenario have ended")
 
 
 def connections_to(port):

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Byte strings and item queues against a model. The input is a program: each operation is a byte and its
- * operands, over three queues and two strings of one session in an arena so small that chunks run out. After
- * each operation the model and the arena must agree and the arena must validate; at the end of each input no
- * chunk may be missing.
+ * Byte strings and item queues against a model. The input is a program: each operation is a byte
+ * and its operands, over three queues and two strings of one session in an arena so small that
+ * chunks run out. After each operation the model and the arena must agree and the arena must
+ * validate; at the end of each input no chunk may be missing.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -147,7 +147,8 @@ static void compare(void)
     }
 }
 
-/* APR_ENOMEM is true when the chunks that this priority may take do not hold n bytes, and never else. */
+/* APR_ENOMEM is true when the chunks that this priority may take do not hold n bytes, and never
+ * else. */
 static bool grew(apr_status_t rv, size_t n, bosh_prio_t prio)
 {
     uint32_t keep = prio == BOSH_PRIO_INPUT ? CHUNKS / 32 : prio == BOSH_PRIO_NEW ? CHUNKS / 8 : 0;

@@ -10,17 +10,20 @@
 # kernel's lock on build/run/lock says so, so that a stale file cannot. If this script itself is killed
 # with SIGKILL, the kernel sends the servers SIGTERM (setpriv --pdeathsig).
 #
+# RUN_DIR=DIRECTORY puts its files there instead; BOSH_MODULE=FILE takes another module (both for tests).
+#
 # Exit status: 0 stopped on request, 1 could not start, or a server died.
 
+# shellcheck disable=SC2015,SC2317  # "a && b || fail" means just that; the traps' functions are reached
 set -u
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P) || exit 1
 HERE=$ROOT/tests/tools
 BUILD=$ROOT/build
-RUN=$BUILD/run
+RUN=${RUN_DIR:-$BUILD/run}
 WEB=$BUILD/web
-MODULE=$BUILD/mod_bosh.so
+MODULE=${BOSH_MODULE:-$BUILD/mod_bosh.so}
 PORT=${PORT:-8080}
 
 PROSODY_PID=
@@ -109,7 +112,7 @@ find_programs() {
     [ -f "$MODULE" ] || fail "$MODULE is not built." "Run: make"
     [ -f "$WEB/index.html" ] && [ -f "$WEB/strophe.umd.min.js" ] ||
         fail "the web page is not complete in $WEB." "Run: make run (it copies the page and strophe.js there)"
-    case $ROOT in
+    case $ROOT$RUN in
     *[\"\\\$\']* | *$'\n'*) fail "the path of this checkout has a quote, a dollar or a backslash: $ROOT" ;;
     esac
 }
@@ -163,7 +166,7 @@ httpd_user() {
 }
 
 write_httpd_conf() {
-    local user user_lines= listen load= name web=$WEB config=$RUN/web
+    local user user_lines='' listen load='' name web=$WEB config=$RUN/web
     listen="Listen 127.0.0.1:$PORT"
     ! has_ipv6_loopback || listen+=$'\n'"Listen [::1]:$PORT"
     user=$(httpd_user)

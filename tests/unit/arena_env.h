@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An arena of a test's own, in shared memory as in the server, and what tests of arena, queues and threads
- * have in common. Each test opens one in its setup; the teardown proves that it is still sound.
+ * An arena of a test's own, in shared memory as in the server, and what tests of arena, queues and
+ * threads have in common. Each test opens one in its setup; the teardown proves that it is still
+ * sound.
  */
 #ifndef ARENA_ENV_H
 #define ARENA_ENV_H
@@ -86,7 +87,8 @@ static inline bosh_session_t *arena_session(arena_env_t *e, uint32_t n)
     return s;
 }
 
-/* Text in which a byte that is one, or one chunk, out of place looks wrong; another for each `which`. */
+/* Text in which a byte that is one, or one chunk, out of place looks wrong; another for each
+ * `which`. */
 static inline void arena_text(char *dst, size_t n, uint32_t which)
 {
     static char pattern[20000];

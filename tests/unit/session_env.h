@@ -41,7 +41,8 @@ typedef struct env_t {
     uint32_t serial;
     conn_t conns[CONNS];
     int nconns;
-    bool lazy; /* do not deliver mail by itself */
+    bool unlisted; /* the test keeps chunks to itself: nothing to validate */
+    bool lazy;     /* do not deliver mail by itself */
 } env_t;
 
 static env_t *E;
@@ -81,6 +82,9 @@ static void env_validate(void)
     const char *why = NULL;
 
     E->a.h->busy = 0;
+    if (E->unlisted) {
+        return;
+    }
     ck_assert_msg(bosh_arena_validate(&E->a, &why) == APR_SUCCESS, "arena: %s", why);
 }
 

@@ -129,7 +129,8 @@ static size_t resident(const arena_env_t *e)
     return n;
 }
 
-/* Memory is free until it is used: not making an arena, nor checking it, nor repairing it touches it all. */
+/* Memory is free until it is used: not making an arena, nor checking it, nor repairing it touches
+ * it all. */
 START_TEST(test_untouched_until_used)
 {
     arena_env_t big;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Damage to the arena: validate sees every kind of it, and repair undoes it without touching what is sound.
+ * Damage to the arena: validate sees every kind of it, and repair undoes it without touching what
+ * is sound.
  */
 #include "arena_env.h"
 
@@ -336,8 +337,9 @@ static void damage(bosh_session_t *s, const chunks_t *own, uint64_t *seed)
 }
 
 /*
- * Random damage to one session, thousands of times. Repair must end, and leave an arena that validates
- * with every other session as it was; a session that is damaged so that it does not show may stay.
+ * Random damage to one session, thousands of times. Repair must end, and leave an arena that
+ * validates with every other session as it was; a session that is damaged so that it does not show
+ * may stay.
  */
 START_TEST(test_repair_of_random_damage)
 {
@@ -371,7 +373,8 @@ START_TEST(test_repair_of_random_damage)
 }
 END_TEST
 
-/* Garbage all over the records of several sessions: whatever they claim, repair ends and the arena is sound. */
+/* Garbage all over the records of several sessions: whatever they claim, repair ends and the arena
+ * is sound. */
 START_TEST(test_repair_of_wild_damage)
 {
     for (uint32_t i = 0; i < 500; i++) {
@@ -472,6 +475,24 @@ START_TEST(test_validate_sees_broken_strings)
 }
 END_TEST
 
+START_TEST(test_validate_sees_a_round_reservation)
+{
+    bosh_session_t *s = arena_session(&env, 1);
+    bosh_slice_t iov[4];
+    bosh_chunk_t *second;
+
+    ck_assert_int_eq(bosh_bytes_reserve(A, &s->link.raw, 2 * BOSH_CHUNK_DATA, iov, 4, INPUT), 2);
+    arena_check(&env);
+    second = bosh_arena_chunk(A, bosh_arena_chunk(A, s->link.raw.head)->next);
+    SEEN(second->next, bosh_arena_chunk(A, s->link.raw.head)->next,
+         "the chunks of a reservation go round");
+    second->next = s->link.raw.head;
+    A->h->busy = 0;
+    ck_assert_uint_eq(bosh_arena_repair(A), 1);
+    ck_assert_uint_eq(A->h->nfree_chunks, CHUNKS);
+}
+END_TEST
+
 START_TEST(test_validate_sees_broken_queues)
 {
     bosh_session_t *s;
@@ -565,6 +586,7 @@ int main(void)
     tcase_add_loop_test(damaged, test_repair_of_random_damage, 0, 8);
     tcase_add_loop_test(damaged, test_repair_of_wild_damage, 0, 4);
     tcase_add_test(damaged, test_validate_sees_broken_strings);
+    tcase_add_test(damaged, test_validate_sees_a_round_reservation);
     tcase_add_test(damaged, test_validate_sees_broken_queues);
     tcase_add_test(damaged, test_validate_sees_broken_tables);
     suite_add_tcase(suite, damaged);

@@ -130,6 +130,7 @@ START_TEST(test_inserts)
                 {"<known:b>p<![CDATA[:y]]></known:b>", " xmlns:p='u'"},
                 {"<known:b>&#112;:y</known:b>", " xmlns:p='u'"},
                 {"<known:b>p<known:c/>:y</known:b>", ""},
+                {"<known:b><known:c>p</known:c>:y</known:b>", ""},
                 {"<known:b>\n p:y</known:b>", " xmlns:p='u'"},
                 {"<known:b known:x='known:y'>known:z</known:b>", ""},
                 {"<known:b x='xml:lang xmlns:y :p'/>", ""},

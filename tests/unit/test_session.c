@@ -373,6 +373,47 @@ START_TEST(test_full_memory_loses_nothing)
 }
 END_TEST
 
+START_TEST(test_a_full_arena_can_be_emptied)
+{
+    bosh_ix taken[400];
+    char *big = malloc(10000);
+    size_t got = 0, put = 0, ntaken = 0;
+    int c;
+
+    env_close();
+    env_open_sized(8, 400);
+    E->lim.queue_size = 4 << 20;
+    open_session("");
+    snprintf(big, 10000, M("%09000d"), 1);
+    while (bosh_session_may_read(&E->a, session(), &E->lim) &&
+           bosh_arena_room(&E->a, 24, BOSH_PRIO_INPUT)) {
+        server(big);
+        put++;
+    }
+    while ((taken[ntaken] = bosh_arena_chunk_new(&E->a, BOSH_PRIO_INPUT)) != 0) {
+        ntaken++; /* others have taken the rest */
+    }
+    E->unlisted = true; /* those are on no list */
+    ck_assert_uint_gt(put, 30);
+    for (uint64_t rid = 1001; session()->link.up.items > 0; rid++) {
+        bosh_slot_t *slot;
+        c = req(rid, "", "");
+        ck_assert(!held(c));
+        slot = bosh_window_slot(&E->a, session(), rid);
+        ck_assert_ptr_nonnull(slot);
+        for (const char *p = answer(c); (p = strstr(p, "<message")) != NULL; p++) {
+            got++;
+        }
+    }
+    ck_assert_uint_eq(got, put);
+    while (ntaken > 0) {
+        bosh_arena_chunk_free(&E->a, taken[--ntaken]);
+    }
+    E->unlisted = false;
+    free(big);
+}
+END_TEST
+
 START_TEST(test_X_002_kinds_do_not_mix)
 {
     int c;
@@ -1007,6 +1048,14 @@ START_TEST(test_B_309_shutdown)
     bosh_session_end(&E->a, E->now, session(), BOSH_COND_SYSTEM_SHUTDOWN);
     settle();
     ck_assert(is_terminate(c, "system-shutdown"));
+    env_close();
+    env_open();
+    open_session("");
+    bosh_session_end(&E->a, E->now, session(), BOSH_COND_SYSTEM_SHUTDOWN);
+    settle();
+    ck_assert_str_eq(sent(), "[C]");
+    ck_assert(is_terminate(req(1001, "", ""), "system-shutdown")); /* nobody was there to be told */
+    ck_assert_str_eq(sent(), "");
     E->a.h->closing = 1;
     ck_assert(is_terminate(post("rid='1' to='example.com'", ""), "system-shutdown"));
     E->a.h->closing = 0;
@@ -1133,6 +1182,7 @@ int main(void)
         test_B_125_back_pressure_towards_the_server,
         test_B_125_back_pressure_towards_the_client,
         test_full_memory_loses_nothing,
+        test_a_full_arena_can_be_emptied,
         test_X_002_kinds_do_not_mix,
         test_B_141_beyond_the_window,
         test_B_142_one_more_for_terminate,

@@ -316,6 +316,26 @@ START_TEST(test_clear_in_the_middle_of_an_element)
 }
 END_TEST
 
+/* A stream that is given up in the middle of something leaves nothing to the next one. */
+START_TEST(test_begin_after_a_cut_off_stream)
+{
+    static const char cut_off[] =
+        HEADER "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'>";
+    static const char next[] = HEADER "<m><a/></m>";
+    const bosh_split_event_t *ev;
+    size_t n;
+
+    begin(NULL, 0);
+    ck_assert_int_eq(bosh_split_feed(sp, cut_off, strlen(cut_off), NULL), APR_SUCCESS);
+    begin(NULL, 0);
+    ck_assert_int_eq(bosh_split_feed(sp, next, strlen(next), NULL), APR_SUCCESS);
+    ev = bosh_split_events(sp, &n);
+    ck_assert_uint_eq(n, 2);
+    ck_assert_int_eq(ev[1].type, BOSH_SPLIT_STANZA);
+    ck_assert_uint_eq(ev[1].nedits, 1);
+}
+END_TEST
+
 /* Handing over: the bytes from the boundary on, fed to a parser with the prime, give what is left. */
 START_TEST(test_hand_over_at_every_byte)
 {
@@ -406,6 +426,7 @@ int main(void)
         test_depth,
         test_nothing_is_deferred,
         test_clear_in_the_middle_of_an_element,
+        test_begin_after_a_cut_off_stream,
         test_hand_over_at_every_byte,
         test_many,
     };

@@ -168,6 +168,10 @@ START_TEST(test_X_033_features)
         "<stream:features>" MECHANISMS "<x xmlns='u'><starttls " TLS "/></x></stream:features>");
     ck_assert(!ev->starttls);
     ck_assert_uint_eq(ev->nedits, 0);
+    ev = expect(HEADER,
+                "<stream:features><starttls " TLS "/><compression " COMPRESS "/></stream:features>",
+                "<stream:features></stream:features>");
+    ck_assert(ev->starttls);
     ev = expect("<s:stream " CLIENT " xmlns:s='" STREAMS "'>",
                 "<s:features a='1'><starttls " TLS "/><b/><starttls " TLS "/></s:features>",
                 "<stream:features " CLIENT " a='1'><b/></stream:features>");

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Arena and queues from several threads, under a plain mutex: made for ThreadSanitizer (make unit
- * NAME=threads SANITIZE=thread). It proves that what the contracts let a thread do without the lock (write
- * into a reservation, read a run) races with nothing, and that no item is lost, doubled or out of order.
+ * NAME=threads SANITIZE=thread). It proves that what the contracts let a thread do without the lock
+ * (write into a reservation, read a run) races with nothing, and that no item is lost, doubled or
+ * out of order.
  *
- * Every thread plays the loop that owns a few sessions, and a worker for all of them: as a worker it appends
- * to `down` and takes from `up` of any session; as the owner it drains `down` and turns what it "reads" into
- * items of `up`. Sessions end and begin anew all the time.
+ * Every thread plays the loop that owns a few sessions, and a worker for all of them: as a worker
+ * it appends to `down` and takes from `up` of any session; as the owner it drains `down` and turns
+ * what it "reads" into items of `up`. Sessions end and begin anew all the time.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -202,7 +203,8 @@ static void own_down(actor_t *me, bosh_ix i)
     pthread_mutex_unlock(&mutex);
 }
 
-/* Turns what has been read into items, as the splitter would; the parser reads the runs without the lock. */
+/* Turns what has been read into items, as the splitter would; the parser reads the runs without the
+ * lock. */
 static void own_split(actor_t *me, bosh_ix i, size_t total)
 {
     story_t *story = &stories[i];

@@ -192,7 +192,7 @@ export class User {
         await this.page.context().setOffline(false);
         // A document of the same origin without scripts: it sees the storage, and no request of the page's
         // own can come in between.
-        await this.page.goto(new URL('favicon.svg', URL_OF_PAGE).href);
+        await this.page.goto(new URL('favicon.svg', this.page.url()).href);
         const saved = await this.page.evaluate((key) => JSON.parse(sessionStorage.getItem(key)), SESSION_KEY);
         if (saved) {
             await this.page.request.post(new URL('/http-bind', URL_OF_PAGE).href, {

@@ -422,7 +422,6 @@ async function logout(browser) {
 
     // What comes while nobody is there is delivered at the next login, marked as late.
     await bob.send('for later');
-    await bob.page.waitForTimeout(1100); // stamps of the server have whole seconds
     await alice.login();
     await alice.page.waitForSelector('#chats .row.unread');
     await alice.page.click('#chats .row.unread');
@@ -458,7 +457,7 @@ async function errors(browser) {
     await alice.page.fill('#ask-address', `nobody@${ROOMS.replace(/^[^.]*\./, '')}`);
     await alice.page.press('#ask-address', 'Enter');
     await alice.send('is there anybody?');
-    await alice.page.waitForSelector('.msg.problem .trouble');
+    await alice.page.waitForFunction(() => /Nobody takes/.test(document.querySelector('.trouble')?.textContent));
     await alice.shot('not-delivered');
 
     // The password is in memory only.

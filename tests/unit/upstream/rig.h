@@ -460,6 +460,17 @@ static inline void expect_eof(int fd)
     ck_assert_int_eq(read(fd, &c, 1), 0);
 }
 
+/* ... or a reset, when we had sent what nobody read. */
+static inline void expect_eof_or_reset(int fd)
+{
+    char c;
+    ssize_t n;
+
+    await_readable(fd);
+    n = read(fd, &c, 1);
+    ck_assert(n == 0 || (n < 0 && errno == ECONNRESET));
+}
+
 static inline void serve(int fd, const char *text)
 {
     size_t n = strlen(text);

@@ -189,6 +189,64 @@ START_TEST(slow_server)
 }
 END_TEST
 
+/* Many large payloads for a server that does not read. */
+static void block_server(chat_t *c)
+{
+    size_t each = 200000;
+    char *payload = malloc(each + 100);
+
+    login(c);
+    snprintf(payload, each + 100, "<a xmlns='jabber:client'>%0*d</a>", (int)each, 1);
+    for (int i = 0; i < 15; i++) {
+        ask(c, "", payload);
+    }
+    loop_settle();
+    free(payload);
+    ck_assert_uint_gt(link_of(c).down.b.len, 200000);
+}
+
+/* The connection breaks while we have much to write: what the server said before still arrives. */
+START_TEST(reset_while_writing)
+{
+    struct linger l = {1, 0};
+    chat_t c;
+
+    loop_open();
+    block_server(&c);
+    serve(c.fd, "<message xmlns='jabber:client'><body>last words</body></message>");
+    ASSERT_HAS(answer(c.held), "last words");
+    ask(&c, "", "");
+    setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+    close(c.fd);
+    ASSERT_HAS(answer(c.held), "condition='remote-connection-failed'");
+    AWAIT(stats().sockets == 0);
+    AWAIT(link_of(&c).down.b.len == 0);
+}
+END_TEST
+
+/* A server that does not read cannot hold up a stop; nothing goes into the middle of a stanza. */
+START_TEST(stop_with_blocked_server)
+{
+    static char got[8 << 20];
+    apr_time_t start;
+    size_t have = 0;
+    ssize_t n;
+    chat_t c;
+
+    loop_open();
+    block_server(&c);
+    start = bosh_clock_now();
+    ck_assert_int_eq(bosh_loop_stop(R.loop), APR_SUCCESS);
+    ck_assert_int_lt(bosh_clock_now() - start, apr_time_from_msec(1900));
+    while ((n = read(c.fd, got + have, sizeof(got) - 1 - have)) > 0) {
+        have += (size_t)n;
+    }
+    ck_assert_uint_gt(have, 10000);
+    ck_assert_ptr_null(strstr(got, END));
+    close(c.fd);
+}
+END_TEST
+
 /* ---- mail and deadlines ---- */
 
 static bool expired(unsigned n)
@@ -403,6 +461,8 @@ int main(void)
     tcase_add_test(t, slow_client);
     tcase_add_test(t, server_gone_while_stalled);
     tcase_add_test(t, slow_server);
+    tcase_add_test(t, reset_while_writing);
+    tcase_add_test(t, stop_with_blocked_server);
     tcase_add_test(t, deadlines_of_held_requests);
     tcase_add_test(t, mailbox_overflow);
     tcase_add_test(t, records_are_freed);

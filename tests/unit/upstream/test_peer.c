@@ -87,16 +87,16 @@ static void holder(int fd)
     await_order(fd);
 }
 
-/* Takes the lock with it. */
+/* Dies in the middle of changing somebody's session. */
 static void lock_holder(int fd)
 {
-    chat_t none = {.fd = -1};
+    chat_t c = {.fd = -1};
 
     loop_open();
-    tell(fd, &none); /* we are peer 1 */
-    await_order(fd);
+    tell(fd, &c); /* we are peer 1 */
+    ck_assert_int_eq(read(fd, &c, sizeof(c)), sizeof(c));
     bosh_lock(R.lock);
-    C.arena.h->busy = 0;
+    C.arena.h->busy = c.index;
     kill(getpid(), SIGKILL);
 }
 
@@ -276,24 +276,28 @@ START_TEST(two_rescuers)
 }
 END_TEST
 
-/* Killed while it holds the lock: repaired, and the others' sessions go on. */
+/* Killed while it holds the lock: repaired, the session it was changing is over, the others go on. */
 START_TEST(lock_holder_killed)
 {
     child_t child = spawn(lock_holder);
-    chat_t c;
+    chat_t c, victim = {.fd = -1};
 
     hear(&child);
     loop_open();
+    login(&victim);
     login(&c);
     ask(&c, "", "");
-    order(&child);
+    tell(child.fd, &victim);
     end_of(&child);
     AWAIT(warned("BH203") || warned("BH204"));
     AWAIT(peer_state(1) == BOSH_PEER_FREE);
     ck_assert_uint_eq(header().count.repairs, 1);
+    expect_eof(victim.fd);
     serve(c.fd, "<message/>");
     ASSERT_HAS(answer(c.held), "<message");
+    AWAIT(stats().streams == 1);
     close(c.fd);
+    close(victim.fd);
 }
 END_TEST
 

@@ -2,6 +2,8 @@
 /* One XMPP stream through the loop, against a server that says just what the test wants. */
 #include "rig.h"
 
+#include "bosh_down.h"
+
 #define SASL(name) "<" name " xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"
 #define MSG(text)  "<message><body>" text "</body></message>"
 #define END        "</stream:stream>"
@@ -338,6 +340,29 @@ START_TEST(client_terminates)
 }
 END_TEST
 
+/* What the server still says is looked through for its end, in whatever pieces. */
+START_TEST(server_closes_slowly)
+{
+    static const char last[] = "<message><body>too late</body></message> " END;
+    chat_t c;
+
+    login(&c);
+    serve(c.fd, "<message><bo"); /* half an element is being read */
+    loop_settle();
+    ask(&c, "type='terminate'", "");
+    ASSERT_HAS(answer(c.held), "type='terminate'");
+    expect(c.fd, END);
+    serve(c.fd, "dy/></message>");
+    for (size_t i = 0; i + 1 < sizeof(last); i++) {
+        ck_assert_int_eq(send(c.fd, last + i, 1, MSG_NOSIGNAL), 1);
+        loop_settle();
+    }
+    expect_eof(c.fd);
+    AWAIT(link_of(&c).phase == BOSH_LINK_CLOSED);
+    close(c.fd);
+}
+END_TEST
+
 /* ... and without the server's: the connection goes after two seconds all the same. */
 START_TEST(server_does_not_close)
 {
@@ -368,6 +393,113 @@ START_TEST(terminated_early)
     expect(c.fd, END);
     expect_eof(c.fd);
     close(c.fd);
+}
+END_TEST
+
+/* Hints may name what does not exist, or no longer. */
+START_TEST(stale_mail)
+{
+    uint32_t me = bosh_loop_peer(R.loop);
+    chat_t c;
+
+    login(&c);
+    ask(&c, "", "");
+    bosh_lock(R.lock);
+    bosh_arena_mail(&C.arena, me, 0, 1);
+    bosh_arena_mail(&C.arena, me, 77777, 1);
+    bosh_arena_mail(&C.arena, me, 60, 1);
+    bosh_arena_mail(&C.arena, me, c.index, c.serial + 5);
+    bosh_arena_mail(&C.arena, me, BOSH_MAIL_WAITER | 99999, 1);
+    bosh_unlock(R.lock);
+    loop_settle();
+    ck_assert_uint_eq(stats().streams, 1);
+    serve(c.fd, MSG("x"));
+    ASSERT_HAS(answer(c.held), "<body>x</body>");
+    close(c.fd);
+}
+END_TEST
+
+/* A record that went without asking (the arena was repaired): its socket goes, too. */
+START_TEST(record_lost)
+{
+    chat_t c, next;
+
+    login(&c);
+    bosh_lock(R.lock);
+    bosh_arena_session_free(&C.arena, bosh_arena_get(&C.arena, c.index, c.serial));
+    bosh_unlock(R.lock);
+    create(&next, "", ""); /* takes the same record */
+    ck_assert_uint_eq(next.index, c.index);
+    next.fd = accept_one(lfd);
+    expect(next.fd, CLIENT_HEAD);
+    serve(next.fd, STREAM_HEAD FEATURES);
+    ASSERT_HAS(answer(next.held), "<stream:features>");
+    expect_eof(c.fd);
+    ck_assert_uint_eq(stats().streams, 1);
+    ck_assert_uint_eq(stats().sockets, 1);
+    bosh_lock(R.lock);
+    bosh_arena_session_free(&C.arena, bosh_arena_get(&C.arena, next.index, next.serial));
+    bosh_unlock(R.lock);
+    serve(next.fd, MSG("to nobody"));
+    expect_eof_or_reset(next.fd);
+    AWAIT(stats().streams == 0);
+    close(c.fd);
+    close(next.fd);
+}
+END_TEST
+
+/* Text of our own that the socket does not take waits, and goes before anything else. */
+START_TEST(own_text_waits)
+{
+    static char big[300000];
+    static char got[2 * sizeof(big)];
+    size_t have = 0, total = 2 * sizeof(big) - 2;
+    bosh_streams_t *ss = bosh_streams_create(&R.cfg, R.lock, 2, -1);
+    bosh_stream_t st;
+    int sv[2];
+
+    memset(&st, 0, sizeof(st));
+    memset(big, 'a', sizeof(big) - 1);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv), 0);
+    bosh_conn_init(&st.conn);
+    st.conn.fd = sv[0];
+    st.conn.state = BOSH_CONN_UP;
+    bosh_down_say(ss, &st, big, sizeof(big) - 1);
+    ck_assert(st.want_write);
+    memset(big, 'b', sizeof(big) - 1);
+    bosh_down_say(ss, &st, big, sizeof(big) - 1);
+    ck_assert_uint_gt(st.pend_n, sizeof(big));
+    while (have < total) {
+        ssize_t n = read(sv[1], got + have, total - have);
+        ck_assert_int_gt(n, 0);
+        have += (size_t)n;
+        bosh_down_pump(ss, &st); /* no such session: gone, once the text is out */
+    }
+    ck_assert(st.gone);
+    ck_assert_ptr_null(st.pend);
+    ck_assert_ptr_eq(memchr(got, 'b', total), got + total / 2);
+    ck_assert_int_eq(got[total - 1], 'b');
+    close(sv[1]);
+    bosh_down_say(ss, &st, "x", 1);
+    ck_assert(st.write_dead); /* and no SIGPIPE */
+    bosh_conn_close(&st.conn);
+    bosh_streams_destroy(ss);
+}
+END_TEST
+
+START_TEST(addresses_in_the_log)
+{
+    apr_sockaddr_t sa;
+    char text[100];
+
+    memset(&sa, 0, sizeof(sa));
+    sa.family = AF_INET6;
+    sa.sa.sin6.sin6_port = htons(5222);
+    inet_pton(AF_INET6, "2001:db8::1", &sa.sa.sin6.sin6_addr);
+    bosh_conn_describe(&sa, NULL, text, sizeof(text));
+    ck_assert_str_eq(text, "[2001:db8::1]:5222");
+    bosh_conn_describe(NULL, "/run/s", text, sizeof(text));
+    ck_assert_str_eq(text, "unix:/run/s");
 }
 END_TEST
 
@@ -534,7 +666,12 @@ int main(void)
     tcase_add_test(t, connection_reset);
     tcase_add_test(t, starttls_required);
     tcase_add_test(t, client_terminates);
+    tcase_add_test(t, server_closes_slowly);
     tcase_add_test(t, server_does_not_close);
+    tcase_add_test(t, stale_mail);
+    tcase_add_test(t, record_lost);
+    tcase_add_test(t, own_text_waits);
+    tcase_add_test(t, addresses_in_the_log);
     tcase_add_test(t, terminated_early);
     suite_add_tcase(s, t);
     tcase_set_timeout(d, 60);

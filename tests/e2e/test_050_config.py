@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Directives: what httpd -t says about wrong ones, and that right ones are taken."""
+
+import pytest
+from bosh_env import Httpd
+from client import TB, new_body
+
+
+def checked(line, upstreams=()):
+    server = Httpd(name="config", upstreams=upstreams, directives=line)
+    try:
+        return server.check_config()
+    finally:
+        server.cleanup()
+
+
+WRONG = ["BoshUpstream", "BoshUpstream example.com", "BoshUpstream example.com nohost", "BoshUpstream example.com h:0",
+         "BoshUpstream example.com h:99999", "BoshUpstream example.com [::1:5222", "BoshUpstream example.com unix:rel",
+         "BoshUpstream example.com 127.0.0.1:5222 tls=maybe", "BoshUpstream example.com 127.0.0.1:5222 nonsense",
+         "BoshUpstream example.com 127.0.0.1:5222 timeout=x", "BoshUpstream example.com 192.0.2.1:5222",
+         "BoshUpstream a@b 127.0.0.1:5222 tls=off", "BoshMaxWait x", "BoshMaxWait -1", "BoshMaxWait 99999", "BoshMaxWait",
+         "BoshMaxHold -1", "BoshMaxHold 1.5", "BoshMaxHold 256", "BoshMaxRequests 0", "BoshMaxRequests 256",
+         "BoshInactivity x", "BoshInactivity 100ms", "BoshMaxPause -5", "BoshPolling 5 5", "BoshMaxBody 0", "BoshMaxBody 1X",
+         "BoshMaxStanza 9999", "BoshQueueSize 0", "BoshMaxSessions 0", "BoshMaxSessions x", "BoshMemory 1K",
+         "BoshAllowOrigin", "BoshAllowOrigin https://a.example/path", "BoshAllowOrigin nonsense", "BoshAsync perhaps"]
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_lines_are_refused_with_a_message(line):
+    code, said = checked(line)
+    assert code != 0, f"accepted: {line}"
+    name = line.split()[0]
+    assert name in said, said
+    # One helpful sentence of its own: more than httpd's frame of "Syntax error on line".
+    assert "Syntax error on line" in said and len(said.strip().splitlines()) <= 4, said
+
+
+RIGHT = ["BoshUpstream example.com 127.0.0.1:5222", "BoshUpstream example.com [::1]:5222 tls=off timeout=5s",
+         "BoshUpstream EXAMPLE.com localhost:5222", "BoshUpstream example.com unix:/tmp/xmpp.sock",
+         "BoshUpstream example.com 192.0.2.1:5222 tls=off", "BoshMaxWait 1min", "BoshMaxWait 0", "BoshMaxHold 4",
+         "BoshMaxRequests 5", "BoshInactivity 90s", "BoshInactivity 0", "BoshMaxPause 0", "BoshPolling 0",
+         "BoshMaxBody 64K", "BoshMaxStanza 10000", "BoshQueueSize 8M", "BoshMaxSessions 50", "BoshMemory 16M",
+         "BoshAllowOrigin *", "BoshAllowOrigin https://a.example http://b.example:8080", "BoshAsync Off"]
+
+
+@pytest.mark.parametrize("line", RIGHT)
+def test_right_lines_are_taken(line):
+    code, said = checked(line)
+    assert code == 0 and "Syntax OK" in said, said
+
+
+def test_a_domain_twice_is_refused():
+    line = "BoshUpstream example.com 127.0.0.1:5222"
+    code, said = checked(line, upstreams=["EXAMPLE.com 127.0.0.1:5223"])
+    assert code != 0 and "example.com" in said, said
+
+
+def test_a_stanza_larger_than_the_queue_is_refused():
+    code, said = checked("BoshMaxStanza 8M\nBoshQueueSize 4M")
+    assert code != 0 and "BoshMaxStanza" in said and "BoshQueueSize" in said, said
+
+
+def test_without_an_upstream_every_domain_is_unknown(httpd):
+    client = httpd(children=1).client()
+    TB(client.post(new_body()).answer(), "host-unknown")
+
+
+def test_values_of_a_virtual_host(httpd, stub):
+    """A virtual host inherits what it does not say, and its own lines win."""
+    server = httpd(children=1, tls=True, upstreams=[stub.upstream()], directives="BoshMaxWait 20\nBoshMaxHold 1\n",
+                   tls_lines=["BoshMaxWait 30", f"BoshUpstream own.example {stub.address}"])
+    plain, own = server.client(), server.client(tls=True)
+    assert plain.new(wait=55, hold=2).wait == 20
+    session = own.new(wait=55, hold=2)
+    assert session.wait == 30 and session.hold == 1
+    own.new(to="own.example")
+    TB(plain.post(new_body(to="own.example")).answer(), "host-unknown")
+    plain.close()
+    own.close()
