@@ -3,9 +3,10 @@
  * bosh_conn: one non-blocking connection to an XMPP server, behind a table of operations so that a stream
  * does not care whether TLS lies in between.
  *
- * Loop thread of the owner only, no lock. Every call returns at once. Native descriptors, not
- * apr_socket_t: bytes are read straight into several chunks of the arena (readv), descriptors will travel
- * between processes, and an APR socket costs a pool of 8 KB for each idle stream.
+ * Loop thread of the owner only, no lock. Every call returns at once. The sockets are APR's; their objects
+ * are made once and used again, so that an idle stream does not cost a pool of its own. The descriptor stays
+ * visible: it is registered with epoll, read from with readv() straight into several chunks of the arena,
+ * and will travel between processes.
  */
 #ifndef BOSH_CONN_H
 #define BOSH_CONN_H
@@ -28,11 +29,18 @@ typedef enum bosh_conn_state_t {
 
 struct bosh_conn_ops_t;
 
+/* The apr_socket_t objects of one loop, in use or spare. */
+typedef struct bosh_sockets_t bosh_sockets_t;
+bosh_sockets_t *bosh_sockets_create(void);       /* NULL: no memory */
+void bosh_sockets_destroy(bosh_sockets_t *home); /* every connection of it is closed before */
+
 typedef struct bosh_conn_t {
     const struct bosh_conn_ops_t *ops;
-    void *baton;   /* the backend's own */
-    int fd;        /* -1 in state NONE */
-    uint8_t state; /* bosh_conn_state_t */
+    void *baton; /* the backend's own */
+    bosh_sockets_t *home;
+    apr_socket_t *sock; /* NULL in state NONE */
+    int fd;             /* its descriptor; -1 in state NONE */
+    uint8_t state;      /* bosh_conn_state_t */
 } bosh_conn_t;
 
 typedef struct bosh_conn_ops_t {
@@ -62,7 +70,12 @@ void bosh_conn_init(bosh_conn_t *c);
  * means that the server's backlog is full (unix sockets only): try again in a moment. The socket is
  * CLOEXEC, non-blocking, without Nagle's delay and with keep-alive probes.
  */
-apr_status_t bosh_conn_open(bosh_conn_t *c, const apr_sockaddr_t *sa, const char *path);
+apr_status_t bosh_conn_open(bosh_conn_t *c, bosh_sockets_t *home, const apr_sockaddr_t *sa,
+                            const char *path);
+
+/* Takes a descriptor that is connected (UP) or being connected (CONNECTING) already; closes it on failure. */
+apr_status_t bosh_conn_adopt(bosh_conn_t *c, bosh_sockets_t *home, int fd, int family,
+                             bosh_conn_state_t state);
 
 /* finish(), shutdown both ways (a duplicate elsewhere must not keep the stream open), close. NONE: nothing. */
 void bosh_conn_close(bosh_conn_t *c);

@@ -80,6 +80,7 @@ typedef struct bosh_streams_t {
     bosh_stream_t **table; /* by session index */
     uint32_t ntable;
     bosh_timers_t timers;
+    bosh_sockets_t *sockets;
     bosh_splitter_t *spare[BOSH_SPARE_SPLITTERS];
     unsigned nspare;
     bosh_complaint_t *complaints; /* by target, and one more for streams without */

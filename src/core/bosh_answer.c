@@ -64,9 +64,9 @@ static bool all_fits(const bosh_session_t *s, const bosh_limits_t *lim)
     return up->items <= 1 || BOSH_QUEUE_BYTES(up) <= lim->answer_size;
 }
 
-/* Chunks that must be free before an answer is begun: its start tag at its longest, and the slack of
- * moving. More is not needed, because moving an element frees as many chunks as it takes. */
-#define ANSWER_ROOM (BOSH_BODY_OPEN_MAX / BOSH_CHUNK_DATA + 4)
+/* Chunks that must be free for an answer besides its start tag: the slack of moving. More is not needed,
+ * because moving an element frees as many chunks as it takes. */
+#define ANSWER_ROOM 4
 
 /* Moves the head item into the answer: at once when there is room for a copy, else piece by piece, each
  * freed before the next is copied, so that a full arena can always be emptied towards the clients. */
@@ -114,8 +114,8 @@ static void take_payload(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
 }
 
 /* The attributes of the start tag. */
-static void fill_attributes(bosh_session_t *s, bosh_slot_t *slot, bool payload, bosh_item_t head,
-                            bosh_ans_t *ans, char sid[BOSH_SID_LEN + 1])
+static void fill_attributes(const bosh_session_t *s, const bosh_slot_t *slot, bool payload,
+                            bosh_item_t head, bosh_ans_t *ans, char sid[BOSH_SID_LEN + 1])
 {
     const bosh_link_t *link = &s->link;
     bool over = (ans->flags & BOSH_ANS_TERMINATE) != 0;
@@ -138,7 +138,6 @@ static void fill_attributes(bosh_session_t *s, bosh_slot_t *slot, bool payload, 
         ans->from = link->from[0] != '\0' ? link->from : s->to;
         ans->authid = link->id;
         ans->xmpp_version = link->version;
-        s->flags |= BOSH_SESS_ANNOUNCED;
     }
     if (payload) {
         ans->lang = link->lang; /* the scope the server's stanzas were written in */
@@ -164,14 +163,15 @@ static bool print_answer(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
     bosh_item_t head = BOSH_ITEM_STANZA;
     size_t len, n;
 
-    if (!bosh_arena_room(a, ANSWER_ROOM, BOSH_PRIO_ANSWER)) {
-        return false;
-    }
     payload = payload && bosh_queue_head(a, &s->link.up, &head, &len);
     fill_attributes(s, slot, payload, head, &ans, sid);
     n = bosh_body_print_open(open, &ans, !payload);
-    if (bosh_bytes_append(a, &slot->answer, open, n, BOSH_PRIO_ANSWER) != APR_SUCCESS) {
+    if (!bosh_arena_room(a, (uint32_t)(n / BOSH_CHUNK_DATA + ANSWER_ROOM), BOSH_PRIO_ANSWER) ||
+        bosh_bytes_append(a, &slot->answer, open, n, BOSH_PRIO_ANSWER) != APR_SUCCESS) {
         return false;
+    }
+    if (ans.flags & BOSH_ANS_ANNOUNCE) {
+        s->flags |= BOSH_SESS_ANNOUNCED;
     }
     if (payload) {
         take_payload(a, s, lim, slot, all_fits(s, lim));

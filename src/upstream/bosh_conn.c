@@ -8,6 +8,8 @@
 #include "bosh_conn.h"
 
 #include <arpa/inet.h>
+#include <apr_portable.h>
+#include <apr_tables.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -16,6 +18,30 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+struct bosh_sockets_t {
+    apr_pool_t *pool;
+    apr_array_header_t *spare; /* apr_socket_t *, all closed */
+};
+
+bosh_sockets_t *bosh_sockets_create(void)
+{
+    apr_pool_t *pool;
+    bosh_sockets_t *home;
+
+    if (apr_pool_create(&pool, NULL) != APR_SUCCESS) {
+        return NULL;
+    }
+    home = apr_palloc(pool, sizeof(*home));
+    home->pool = pool;
+    home->spare = apr_array_make(pool, 64, sizeof(apr_socket_t *));
+    return home;
+}
+
+void bosh_sockets_destroy(bosh_sockets_t *home)
+{
+    apr_pool_destroy(home->pool);
+}
 
 void bosh_conn_init(bosh_conn_t *c)
 {
@@ -67,17 +93,12 @@ static apr_status_t plain_readv(bosh_conn_t *c, const struct iovec *iov, int n, 
 
 static apr_status_t plain_write(bosh_conn_t *c, const char *p, size_t n, size_t *put)
 {
-    ssize_t r;
+    apr_size_t len =
+        n; /* a broken pipe raises SIGPIPE, which httpd ignores and this thread blocks */
+    apr_status_t rv = apr_socket_send(c->sock, p, &len);
 
-    *put = 0;
-    do {
-        r = send(c->fd, p, n, MSG_NOSIGNAL);
-    } while (r < 0 && errno == EINTR);
-    if (r >= 0) {
-        *put = (size_t)r;
-        return APR_SUCCESS;
-    }
-    return errno == EWOULDBLOCK ? APR_EAGAIN : errno;
+    *put = rv == APR_SUCCESS ? len : 0;
+    return APR_STATUS_IS_EAGAIN(rv) ? APR_EAGAIN : rv;
 }
 
 static unsigned plain_wants(const bosh_conn_t *c, unsigned intent)
@@ -101,23 +122,48 @@ const bosh_conn_ops_t bosh_conn_plain = {"plain",     plain_establish, plain_rea
 
 /* ---- opening and closing ---- */
 
-static apr_status_t connect_fd(bosh_conn_t *c, const struct sockaddr *sa, socklen_t n)
+/* An APR socket for this descriptor, which is closed if that fails. */
+static apr_status_t adopt_fd(bosh_conn_t *c, int fd, int family)
 {
-    if (connect(c->fd, sa, n) == 0) {
+    apr_os_sock_info_t info = {.os_sock = &fd, .family = family, .type = SOCK_STREAM};
+    apr_socket_t **spare = apr_array_pop(c->home->spare);
+    apr_status_t rv;
+
+    if (fd < 0) {
+        return errno;
+    }
+    if (spare != NULL) {
+        c->sock = *spare;
+        rv = apr_os_sock_put(&c->sock, &fd, c->home->pool);
+    } else {
+        rv = apr_os_sock_make(&c->sock, &info, c->home->pool);
+    }
+    if (rv != APR_SUCCESS) {
+        close(fd);
+        return rv;
+    }
+    c->fd = fd;
+    return apr_socket_timeout_set(c->sock, 0);
+}
+
+static apr_status_t connect_started(bosh_conn_t *c, apr_status_t rv)
+{
+    if (rv == APR_SUCCESS) {
         c->state = BOSH_CONN_UP;
         return APR_SUCCESS;
     }
     /* Interrupted: the connection goes on being made, as with EINPROGRESS. */
-    if (errno == EINPROGRESS || errno == EINTR) {
+    if (APR_STATUS_IS_EINPROGRESS(rv) || APR_STATUS_IS_EINTR(rv)) {
         c->state = BOSH_CONN_CONNECTING;
         return APR_SUCCESS;
     }
-    return errno;
+    return rv;
 }
 
 static apr_status_t open_unix(bosh_conn_t *c, const char *path)
 {
     struct sockaddr_un un;
+    apr_status_t rv;
 
     memset(&un, 0, sizeof(un));
     un.sun_family = AF_UNIX;
@@ -125,36 +171,61 @@ static apr_status_t open_unix(bosh_conn_t *c, const char *path)
         return APR_ENAMETOOLONG;
     }
     memcpy(un.sun_path, path, strlen(path));
-    c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0) {
-        return errno;
+    rv = adopt_fd(c, socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), AF_UNIX);
+    if (rv == APR_SUCCESS) {
+        rv = connect(c->fd, (const struct sockaddr *)&un, sizeof(un)) == 0 ? APR_SUCCESS : errno;
+        rv = connect_started(c, rv);
     }
-    return connect_fd(c, (const struct sockaddr *)&un, sizeof(un));
+    return rv;
 }
 
 static apr_status_t open_tcp(bosh_conn_t *c, const apr_sockaddr_t *sa)
 {
-    int on = 1;
+    apr_status_t rv =
+        adopt_fd(c, socket(sa->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), sa->family);
 
-    c->fd = socket(sa->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0) {
-        return errno;
+    if (rv != APR_SUCCESS) {
+        return rv;
     }
     /* Neither is worth failing for. */
-    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    (void)setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    return connect_fd(c, (const struct sockaddr *)&sa->sa, sa->salen);
+    (void)apr_socket_opt_set(c->sock, APR_TCP_NODELAY, 1);
+    (void)apr_socket_opt_set(c->sock, APR_SO_KEEPALIVE, 1);
+    /* APR remembers the address and does not change it. */
+    return connect_started(c, apr_socket_connect(c->sock, (apr_sockaddr_t *)sa));
 }
 
-apr_status_t bosh_conn_open(bosh_conn_t *c, const apr_sockaddr_t *sa, const char *path)
+apr_status_t bosh_conn_adopt(bosh_conn_t *c, bosh_sockets_t *home, int fd, int family,
+                             bosh_conn_state_t state)
 {
     apr_status_t rv;
 
     bosh_conn_init(c);
+    c->home = home;
+    rv = adopt_fd(c, fd, family);
+    if (rv == APR_SUCCESS) {
+        c->state = (uint8_t)state;
+    }
+    return rv;
+}
+
+/* Closes the socket and keeps its object for the next one. */
+static void give_back(bosh_conn_t *c)
+{
+    apr_socket_close(c->sock);
+    APR_ARRAY_PUSH(c->home->spare, apr_socket_t *) = c->sock;
+    bosh_conn_init(c);
+}
+
+apr_status_t bosh_conn_open(bosh_conn_t *c, bosh_sockets_t *home, const apr_sockaddr_t *sa,
+                            const char *path)
+{
+    apr_status_t rv;
+
+    bosh_conn_init(c);
+    c->home = home;
     rv = path != NULL ? open_unix(c, path) : sa != NULL ? open_tcp(c, sa) : APR_EINVAL;
-    if (rv != APR_SUCCESS && c->fd >= 0) {
-        close(c->fd);
-        bosh_conn_init(c);
+    if (rv != APR_SUCCESS && c->sock != NULL) {
+        give_back(c);
     }
     return rv;
 }
@@ -165,9 +236,8 @@ void bosh_conn_close(bosh_conn_t *c)
         return;
     }
     c->ops->finish(c);
-    (void)shutdown(c->fd, SHUT_RDWR);
-    close(c->fd);
-    bosh_conn_init(c);
+    (void)apr_socket_shutdown(c->sock, APR_SHUTDOWN_READWRITE);
+    give_back(c);
 }
 
 void bosh_conn_describe(const apr_sockaddr_t *sa, const char *path, char *dst, size_t size)

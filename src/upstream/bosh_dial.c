@@ -59,7 +59,7 @@ static apr_time_t attempt_deadline(const bosh_streams_t *ss, const bosh_stream_t
 static void try_addresses(bosh_streams_t *ss, bosh_stream_t *st)
 {
     for (;;) {
-        apr_status_t rv = bosh_conn_open(&st->conn, st->addr, st->target->path);
+        apr_status_t rv = bosh_conn_open(&st->conn, ss->sockets, st->addr, st->target->path);
 
         BOSH_STAT_ADD(ss, connects, 1);
         if (rv == APR_SUCCESS) {

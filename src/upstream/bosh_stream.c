@@ -46,7 +46,12 @@ bosh_streams_t *bosh_streams_create(const bosh_loop_cfg_t *cfg, bosh_lock_t *loc
     ss->ntable = lock->arena->h->sizes.sessions;
     ss->table = calloc((size_t)ss->ntable + 1, sizeof(bosh_stream_t *));
     ss->complaints = calloc(cfg->ntargets + 1, sizeof(*ss->complaints));
-    if (ss->table == NULL || ss->complaints == NULL || !bosh_timers_init(&ss->timers, ss->ntable)) {
+    ss->sockets = bosh_sockets_create();
+    if (ss->table == NULL || ss->complaints == NULL || ss->sockets == NULL ||
+        !bosh_timers_init(&ss->timers, ss->ntable)) {
+        if (ss->sockets != NULL) {
+            bosh_sockets_destroy(ss->sockets);
+        }
         free(ss->table);
         free(ss->complaints);
         free(ss);
@@ -116,6 +121,7 @@ void bosh_streams_destroy(bosh_streams_t *ss)
         bosh_split_destroy(ss->spare[--ss->nspare]);
     }
     bosh_timers_destroy(&ss->timers);
+    bosh_sockets_destroy(ss->sockets);
     free(ss->complaints);
     free(ss->table);
     free(ss);

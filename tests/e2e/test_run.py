@@ -44,7 +44,8 @@ class Run:
         return self.process.returncode, self.text
 
     def pid_of(self, name):
-        return int((self.dir / f"{name}.pid").read_text())
+        path = self.dir / f"{name}.pid"
+        return int(wait_for(lambda: path.exists() and path.read_text().strip(), 5, f"{path} is written"))
 
 
 def leftovers(directory):
@@ -167,6 +168,19 @@ def test_killed_itself(run):
     one.ended()
     wait_for(lambda: not leftovers(one.dir), 10, "the servers follow")
     again = run(one.port).started()
+    assert fetch(again.port)[0] == 200
+
+
+def test_servers_of_a_run_that_could_not_stop_them(run, directory):
+    """httpd's children go on when their parent is killed, deaf to SIGTERM: the next run ends them."""
+    one = run().started()
+    os.kill(one.process.pid, signal.SIGSTOP)  # it shall not notice
+    os.kill(one.pid_of("httpd"), signal.SIGKILL)
+    one.process.kill()
+    one.ended()
+    assert leftovers(directory)
+    again = run(one.port).started()
+    assert "Servers of an earlier run are still there" in again.text
     assert fetch(again.port)[0] == 200
 
 

@@ -43,10 +43,11 @@ alive() {
     [ -n "$1" ] && kill -0 "$1" 2>/dev/null
 }
 
-# Asks a server to stop, waits for it, and after five seconds kills its whole process group.
+# Asks a server to stop and waits for it; after five seconds, or when it died alone, kills its process
+# group, for httpd's children outlive an httpd that was killed.
 stop_server() {
     local pid=$1 i
-    alive "$pid" || return 0
+    [ -n "$pid" ] || return 0
     kill -TERM "$pid" 2>/dev/null
     for ((i = 0; i < 50; i++)); do
         alive "$pid" || break
@@ -125,19 +126,30 @@ take_lock() {
             "Page: $(cat "$RUN/run.url" 2>/dev/null || echo 'it is just starting')" \
             "Stop it with Ctrl-C in its terminal, or: kill $(cat "$RUN/run.pid" 2>/dev/null || echo PID)"
     fi
+    trap cleanup EXIT
+    trap stopped INT TERM HUP
     echo $$ >"$RUN/run.pid"
 }
 
-# Servers of a run that was killed so hard that not even the kernel's signal reached them.
+# Processes with a configuration file of ours among their arguments.
+our_processes() {
+    grep -lzxF --regexp="$RUN/httpd.conf" --regexp="$RUN/prosody.cfg.lua" /proc/[0-9]*/cmdline 2>/dev/null | tr -dc '0-9\n'
+}
+
+# We have the lock, so these are of a run that was killed so hard that it could not stop them.
 stop_leftovers() {
-    local file pid
-    for file in "$RUN/prosody.pid" "$RUN/httpd.pid"; do
-        pid=$(cat "$file" 2>/dev/null) || continue
-        rm -f "$file"
-        [[ $pid =~ ^[0-9]+$ ]] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "$RUN/" || continue
-        echo "A server of an earlier run is still there (process $pid): stopping it."
-        stop_server "$pid"
+    local i pids
+    rm -f "$RUN/prosody.pid" "$RUN/httpd.pid"
+    mapfile -t pids < <(our_processes)
+    [ ${#pids[@]} -gt 0 ] || return 0
+    echo "Servers of an earlier run are still there (processes ${pids[*]}): stopping them."
+    kill -TERM "${pids[@]}" 2>/dev/null
+    for ((i = 0; i < 50; i++)); do
+        mapfile -t pids < <(our_processes)
+        [ ${#pids[@]} -gt 0 ] || return 0
+        sleep 0.1
     done
+    kill -KILL "${pids[@]}" 2>/dev/null
 }
 
 # --- configuration -------------------------------------------------------------------------------
@@ -249,7 +261,6 @@ start_prosody() {
         : >"$RUN/log/prosody.out"
         launch "$RUN/log/prosody.out" "$PROSODY" -F --config "$RUN/prosody.cfg.lua"
         PROSODY_PID=$PID
-        echo "$PID" >"$RUN/prosody.pid"
         for ((i = 0; i < 200; i++)); do
             alive "$PROSODY_PID" || died Prosody "$RUN/log/prosody.out" "$RUN/log/prosody.log"
             # Somebody took the port since we looked: next one.
@@ -309,9 +320,6 @@ check_port
 find_programs
 URL=http://localhost:$PORT/
 take_lock
-trap cleanup EXIT
-trap stopped INT TERM HUP
-
 stop_leftovers
 ! listening 127.0.0.1 "$PORT" || port_in_use
 ! has_ipv6_loopback || ! listening ::1 "$PORT" || port_in_use

@@ -375,13 +375,13 @@ END_TEST
 
 START_TEST(test_a_full_arena_can_be_emptied)
 {
-    bosh_ix taken[400];
+    bosh_ix taken[800];
     char *big = malloc(10000);
     size_t got = 0, put = 0, ntaken = 0;
     int c;
 
     env_close();
-    env_open_sized(8, 400);
+    env_open_sized(8, 800);
     E->lim.queue_size = 4 << 20;
     open_session("");
     snprintf(big, 10000, M("%09000d"), 1);
