@@ -31,7 +31,7 @@ static int by_prefix(const void *va, const void *vb)
 
 static bosh_binding_t *find(bosh_scope_t *sc, const char *prefix, size_t n)
 {
-    bosh_binding_t key;
+    bosh_binding_t key = {0};
 
     if (sc->nbindings == 0 || n == 0) {
         return NULL;

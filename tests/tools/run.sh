@@ -58,9 +58,13 @@ stop_server() {
 }
 
 cleanup() {
+    local pid
     trap '' INT TERM HUP
     stop_server "$HTTPD_PID" # first: it ends the sessions, so Prosody sees the users leave
-    stop_server "$PROSODY_PID"
+    # Prosody, and what a signal met between its start and the next line of this script.
+    for pid in $(jobs -p); do
+        stop_server "$pid"
+    done
     [ -z "$COPY" ] || rm -rf "$COPY"
     rm -f "$RUN/run.pid" "$RUN/run.url" "$RUN/prosody.pid" "$RUN/httpd.pid"
 }
@@ -133,6 +137,7 @@ take_lock() {
 
 # Processes with a configuration file of ours among their arguments.
 our_processes() {
+    # shellcheck disable=SC2062  # the last argument is the files
     grep -lzxF --regexp="$RUN/httpd.conf" --regexp="$RUN/prosody.cfg.lua" /proc/[0-9]*/cmdline 2>/dev/null | tr -dc '0-9\n'
 }
 
@@ -144,12 +149,13 @@ stop_leftovers() {
     [ ${#pids[@]} -gt 0 ] || return 0
     echo "Servers of an earlier run are still there (processes ${pids[*]}): stopping them."
     kill -TERM "${pids[@]}" 2>/dev/null
-    for ((i = 0; i < 50; i++)); do
+    for ((i = 0; i < 80; i++)); do
         mapfile -t pids < <(our_processes)
         [ ${#pids[@]} -gt 0 ] || return 0
+        [ $i -lt 30 ] || kill -KILL "${pids[@]}" 2>/dev/null # httpd's children without their parent are deaf
         sleep 0.1
     done
-    kill -KILL "${pids[@]}" 2>/dev/null
+    fail "servers of an earlier run do not stop: processes ${pids[*]}"
 }
 
 # --- configuration -------------------------------------------------------------------------------
@@ -327,6 +333,11 @@ start_prosody
 start_httpd
 announce
 
-wait -n "$PROSODY_PID" "$HTTPD_PID"
+# Not `wait -n`: it would wait for ever for a server that died before it. Nothing is ever written to that
+# pipe, so this looks twice a second without starting a process for it.
+exec 8<> <(:)
+while alive "$HTTPD_PID" && alive "$PROSODY_PID"; do
+    read -r -t 0.5 -u 8
+done
 alive "$HTTPD_PID" || died httpd "$RUN/log/httpd.out" "$RUN/log/httpd-error.log"
 died Prosody "$RUN/log/prosody.out" "$RUN/log/prosody.log"
