@@ -16,7 +16,7 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 1u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 2u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 8)
@@ -44,7 +44,8 @@ typedef struct bosh_chunk_t {
 typedef enum bosh_peer_state_t {
     BOSH_PEER_FREE = 0,
     BOSH_PEER_LIVE,
-    BOSH_PEER_DRAINING /* told to stop; serves its streams until it can give them away */
+    BOSH_PEER_DRAINING, /* told to stop; serves its streams until it can give them away */
+    BOSH_PEER_LEAVING   /* gone, or going: what it owns is being handed to others */
 } bosh_peer_state_t;
 
 /* A message is a hint that something is worth a look; the truth is in the session (DESIGN.md section 6). */
@@ -65,7 +66,7 @@ typedef struct bosh_peer_t {
     uint32_t mail_head, mail_n;
     uint32_t overflow; /* messages were dropped: look at every session and waiter */
     uint32_t asleep;   /* the loop waits in poll: a sender must write its eventfd */
-    uint32_t streams;  /* links it owns */
+    uint32_t streams;  /* sessions it owns: bosh_arena_own() */
     uint32_t holds;    /* requests it holds */
     bosh_mail_t mail[BOSH_MAILBOX];
 } bosh_peer_t;
@@ -127,10 +128,14 @@ typedef enum bosh_phase_t {
 #define BOSH_LINK_STALLED    0x02u /* the owner stopped reading: `up` is full or no chunks */
 #define BOSH_LINK_HAS_HEADER 0x04u /* id, from, lang are known */
 #define BOSH_LINK_ERROR      0x08u /* the last item of `up` is a stream error */
+#define BOSH_LINK_TRANSIT                                                                          \
+    0x10u /* given to `owner`, which has not taken the socket yet: see bosh_handover.h */
 
 /* The arena's half of an upstream stream: all that must outlive its owner. */
 typedef struct bosh_link_t {
     uint32_t owner;    /* peer whose loop has the socket and the session's timers */
+    uint32_t giver;    /* with TRANSIT: the peer that has it still; 0: that one is dead */
+    uint32_t transfer; /* serial of the last hand-over */
     uint16_t upstream; /* row in the owner's table of BoshUpstream lines */
     uint8_t phase;     /* bosh_phase_t */
     uint8_t flags;
@@ -199,6 +204,7 @@ typedef struct bosh_counters_t {
     uint64_t created, refused, ended, expired, lost, requests, resends, stanzas_down, stanzas_up;
     uint64_t repairs, repaired_sessions, lock_contended;
     uint64_t wakes; /* eventfds written after an unlock */
+    uint64_t moved; /* streams that another process has taken over alive */
 } bosh_counters_t;
 
 typedef struct bosh_header_t {
@@ -294,6 +300,9 @@ static inline bosh_chunk_t *bosh_arena_chunk(bosh_arena_t *a, bosh_ix c)
 }
 /* True when n chunks can be had at this priority. */
 bool bosh_arena_room(bosh_arena_t *a, uint32_t n, bosh_prio_t prio);
+
+/* Makes `peer` (0: nobody) the owner of the session's link. Every change of an owner goes through here. */
+void bosh_arena_own(bosh_arena_t *a, bosh_session_t *s, uint32_t peer);
 
 /* Claims a FREE peer: state LIVE, mailbox empty, serial raised. 0: all taken. */
 uint32_t bosh_arena_peer_claim(bosh_arena_t *a, uint32_t pid, uint32_t generation, apr_time_t now);

@@ -80,6 +80,9 @@ apr_status_t bosh_conn_adopt(bosh_conn_t *c, bosh_sockets_t *home, int fd, int f
 /* finish(), shutdown both ways (a duplicate elsewhere must not keep the stream open), close. NONE: nothing. */
 void bosh_conn_close(bosh_conn_t *c);
 
+/* Closes this process's descriptor alone: the connection lives on in another process. NONE: nothing. */
+void bosh_conn_drop(bosh_conn_t *c);
+
 /* Prints the address for the log: "192.0.2.1:5222", "[2001:db8::1]:5222", "unix:/path". */
 void bosh_conn_describe(const apr_sockaddr_t *sa, const char *path, char *dst, size_t size);
 

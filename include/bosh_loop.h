@@ -47,6 +47,10 @@ typedef struct bosh_loop_cfg_t {
     void (*wake_all)(void);
     apr_time_t (*next_deadline)(void); /* when expire() has something to do; BOSH_NEVER: no */
     void (*expire)(apr_time_t now);
+    /* The generation that httpd runs or is about to run; NULL: always ours. Any thread. */
+    uint32_t (*running_generation)(void);
+    /* httpd cannot start another child until one has gone; NULL: it always can. Any thread. */
+    bool (*crowded)(void);
     /* One complete line without a line end; any thread that releases the arena lock may call it. */
     void (*log)(void *ctx, bosh_log_t level, const char *line);
     void *log_ctx;
@@ -63,9 +67,14 @@ typedef struct bosh_loop_stats_t {
 
 typedef struct bosh_loop_t bosh_loop_t;
 
+#define BOSH_ALONE_TIME apr_time_from_sec(3)  /* no peer to give to, and no younger generation */
+#define BOSH_LATE_TIME  apr_time_from_sec(30) /* ... the younger generation does not come up */
+#define BOSH_DRAIN_TIME apr_time_from_sec(60) /* everything else is done, and still streams */
+#define BOSH_FORCE_TIME apr_time_from_sec(2)  /* for a loop that was told to end at once */
+
 /*
  * child_init, main thread: claims a peer, takes over sessions that nobody owns, starts the thread with all
- * signals blocked, and registers bosh_loop_stop() to run before pchild is destroyed. Copies *cfg; what it
+ * signals blocked, and registers bosh_loop_retire() to run before pchild is destroyed. Copies *cfg; what it
  * points to must outlive the loop. APR_ENOSPC: no peer is free (more children than the arena was made for).
  */
 apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr_pool_t *pchild);
@@ -79,8 +88,21 @@ bosh_lock_t *bosh_loop_lock(bosh_loop_t *loop);
 /* Makes the loop look at next_deadline() again. Any thread; `loop` is a bosh_loop_t (bosh_hold's kick). */
 void bosh_loop_kick(void *loop);
 
-/* child_stopping: the peer becomes DRAINING, the streams go on being served. Any thread, also a signal's. */
+/*
+ * child_stopping: the peer becomes DRAINING. Its streams go on being served, and are given to a younger peer
+ * (or one of the same age, if there is no younger generation) as soon as there is one. When none comes for
+ * BOSH_ALONE_TIME httpd itself is stopping: the sessions end with system-shutdown. Any thread, also a
+ * signal's.
+ */
 void bosh_loop_drain(bosh_loop_t *loop);
+
+/*
+ * The way a draining loop ends: waits until it has given everything away, or has given up. While it waits
+ * it takes SIGTERM for this process, and ends at once when that comes or the parent is gone. Then as
+ * bosh_loop_stop(). Main thread; bosh_loop_start() registers it to run before pchild goes, and for a loop
+ * that was not told to drain it is bosh_loop_stop().
+ */
+apr_status_t bosh_loop_retire(bosh_loop_t *loop);
 
 /*
  * Ends the sessions this peer owns with system-shutdown, closes their streams (waiting at most a second for

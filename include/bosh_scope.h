@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bosh_scope: what a child of a document's root inherits from the root, and which declarations must be
- * repeated on the child when it is moved under another root (X-003..X-010). Pure; belongs to a bosh_xml_t,
- * which feeds it; the users ask in their end callback of a child (depth 2).
+ * bosh_scope: what a child of a document's root inherits from the root, and which declarations must
+ * be repeated on the child when it is moved under another root (X-003..X-010). Pure; belongs to a
+ * bosh_xml_t, which feeds it; the users ask in their end callback of a child (depth 2).
  */
 #ifndef BOSH_SCOPE_H
 #define BOSH_SCOPE_H
@@ -12,8 +12,9 @@
 #define BOSH_SCOPE_TOKEN 64 /* longer prefixes on a root are always repeated */
 
 /*
- * One declaration of the root. `text` is ready to be inserted into a start tag: " xmlns:p='uri'", escaped;
- * empty for xmlns=''. All slices are valid from the root's start callback until the next reset.
+ * One declaration of the root. `text` is ready to be inserted into a start tag: " xmlns:p='uri'",
+ * escaped; empty for xmlns=''. All slices are valid from the root's start callback until the next
+ * reset.
  */
 typedef struct bosh_binding_t {
     bosh_slice_t prefix, uri, text;
@@ -22,7 +23,9 @@ typedef struct bosh_binding_t {
     bool known; /* private: nobody needs it repeated */
 } bosh_binding_t;
 
-/* Embedded by bosh_xml.c; to everybody else its fields are private. All zero is a valid empty scope. */
+/* Embedded by bosh_xml.c; to everybody else its fields are private. All zero is a valid empty
+ * scope.
+ */
 struct bosh_scope_t {
     const char *known_prefix, *known_uri;
 
@@ -69,15 +72,16 @@ const bosh_binding_t *bosh_scope_default(const bosh_scope_t *sc);
 const bosh_binding_t *bosh_scope_bindings(const bosh_scope_t *sc, size_t *n);
 
 /*
- * In the end callback of a child of the root: whether the root's default namespace, or its absence, reaches
- * the child's name or that of a descendant. renamed: the child's own name does not count.
+ * In the end callback of a child of the root: whether the root's default namespace, or its absence,
+ * reaches the child's name or that of a descendant. renamed: the child's own name does not count.
  */
 bool bosh_scope_inherits(const bosh_scope_t *sc, bool renamed);
 
 /*
- * There also: the texts of the root's prefixes that occur in the child and that it does not declare itself:
- * in the names of elements and attributes, and followed by a colon in attribute values and text (QNames in
- * content). The known declaration is left out. renamed: the child's own name does not count.
+ * There also: the texts of the root's prefixes that occur in the child and that it does not declare
+ * itself: in the names of elements and attributes, and followed by a colon in attribute values and
+ * text (QNames in content). The known declaration is left out. renamed: the child's own name does
+ * not count.
  */
 const bosh_slice_t *bosh_scope_inserts(bosh_scope_t *sc, bool renamed, size_t *n);
 

@@ -145,7 +145,9 @@ apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
 
 /*
  * A peer died: the links it owned are over (remote-connection-failed), its holders are gone; the sessions'
- * timers go to `heir`, which is mailed for each. Works on sessions [*from, *from + max) and moves *from, so
+ * timers go to `heir`, which is mailed for each. Streams that were on their way to it go back to their
+ * giver; those that it was giving away are left to their new owner, which is mailed and looks whether it
+ * still gets the socket. Works on sessions [*from, *from + max) and moves *from, so
  * that the caller can release the lock in between; returns true while there is more. *lost counts.
  */
 bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint32_t heir,

@@ -44,14 +44,16 @@ typedef struct bosh_stream_t {
     uint8_t phase;              /* copy of link.phase as of the last lock section */
     bool registered;
     bool hup; /* the connection broke while we were not reading: not polled until we read again */
-    bool stalled;    /* not reading: the client is slow */
-    bool blocked;    /* events wait in the splitter: the chunks ran out */
-    bool want_write; /* the socket's buffer is full */
-    bool write_dead; /* writing failed; what can be read is still read */
-    bool midway;     /* a part of a stanza was written, the rest was not */
-    bool said_end;   /* our </stream:stream> was written */
-    bool restart;    /* a HEADER item waits for the old stream to be read to its end */
-    bool gone;       /* the session is no longer ours: drop this object */
+    bool stalled;      /* not reading: the client is slow */
+    bool blocked;      /* events wait in the splitter: the chunks ran out */
+    bool want_write;   /* the socket's buffer is full */
+    bool write_dead;   /* writing failed; what can be read is still read */
+    bool midway;       /* a part of a stanza was written, the rest was not */
+    bool said_end;     /* our </stream:stream> was written */
+    bool restart;      /* a HEADER item waits for the old stream to be read to its end */
+    bool gone;         /* the session is no longer ours: drop this object */
+    bool given;        /* another peer is taking it over; kept, untouched, until that is certain */
+    uint32_t transfer; /* ... with this serial */
     /* up: the splitter holds [raw_base, fed) of the stream; link.raw begins at raw_base */
     bosh_splitter_t *sp;
     uint64_t raw_base, fed;
@@ -85,6 +87,7 @@ typedef struct bosh_streams_t {
     unsigned nspare;
     bosh_complaint_t *complaints; /* by target, and one more for streams without */
     bool recheck;                 /* memory ran out: look at everything at the next sweep */
+    bool orphans;                 /* a stream on its way to us has lost its giver */
     bosh_loop_stats_t stats;      /* written by the loop thread with atomic stores, read by any */
     char buf[BOSH_IO_SIZE];
 } bosh_streams_t;
@@ -123,6 +126,20 @@ uint32_t bosh_streams_end_all(bosh_streams_t *ss, bosh_cond_t cond);
 /* Closes what is still open, at once. */
 void bosh_streams_abandon(bosh_streams_t *ss);
 
+/* ---- for bosh_handover.c ---- */
+
+/* An object for this session, in the table. NULL: no memory. */
+bosh_stream_t *bosh_stream_new(bosh_streams_t *ss, bosh_ix index, uint32_t serial);
+
+/* Closes what it has and takes it out of the table; given: without harm to the connection. */
+void bosh_stream_free(bosh_streams_t *ss, bosh_stream_t *st);
+
+/* No longer polled, no timer: nothing happens to it until bosh_stream_look(). */
+void bosh_stream_rest(bosh_streams_t *ss, bosh_stream_t *st);
+
+/* How many streams are not closed yet, those given away not counted. */
+uint32_t bosh_streams_open(const bosh_streams_t *ss);
+
 /* ---- for bosh_dial.c, bosh_down.c and bosh_up.c ---- */
 
 /* Takes the lock and returns the session's record if it is still ours; else the lock is NOT held, NULL is
@@ -148,5 +165,11 @@ void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st);
 
 void bosh_stream_log(bosh_streams_t *ss, const bosh_stream_t *st, bosh_log_t level, const char *fmt,
                      ...) __attribute__((format(printf, 4, 5)));
+
+/* A stream never opened, for this reason: a warning, at most one per target in BOSH_COMPLAIN_TIME. */
+void bosh_stream_complain(bosh_streams_t *ss, const bosh_stream_t *st, const char *reason);
+
+/* Once a second: sums up the warnings that were held back. */
+void bosh_streams_complaints(bosh_streams_t *ss);
 
 #endif

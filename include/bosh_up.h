@@ -13,6 +13,9 @@
  * is left to read now; false: there may be, but this turn's share is used up, or the stream is stalled. */
 bool bosh_up_pump(bosh_streams_t *ss, bosh_stream_t *st);
 
+/* A stream taken over from another process: parses what that one had read and not finished with. */
+void bosh_up_resume(bosh_streams_t *ss, bosh_stream_t *st);
+
 /* Gives the parser back, forgets offsets: the stream stands at a boundary with nothing read. */
 void bosh_up_rest(bosh_streams_t *ss, bosh_stream_t *st);
 

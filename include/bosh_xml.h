@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bosh_xml: expat, hardened for the XML that XEP-0124 section 6 and RFC 6120 section 11 allow. Pure.
+ * bosh_xml: expat, hardened for the XML that XEP-0124 section 6 and RFC 6120 section 11 allow.
+ * Pure.
  *
- * One object reads one document at a time and reports elements with their exact byte offsets, so that its
- * users (bosh_body, bosh_split) can copy verbatim text instead of printing XML again. Refused: DTD, comment,
- * processing instruction, entities other than the five predefined, any encoding but UTF-8, any version but
- * 1.0, undeclared prefixes, text other than white space directly inside the root, more than BOSH_XML_MAX_DEPTH levels
- * (the root is the first), more than BOSH_XML_MAX_ATTRS attributes and namespace declarations on an element.
+ * One object reads one document at a time and reports elements with their exact byte offsets, so
+ * that its users (bosh_body, bosh_split) can copy verbatim text instead of printing XML again.
+ * Refused: DTD, comment, processing instruction, entities other than the five predefined, any
+ * encoding but UTF-8, any version but 1.0, undeclared prefixes, text other than white space
+ * directly inside the root, more than BOSH_XML_MAX_DEPTH levels (the root is the first), more than
+ * BOSH_XML_MAX_ATTRS attributes and namespace declarations on an element.
  *
  * What a child of the root inherits from the root, bosh_scope.h tells.
  *
- * Used by one thread at a time. No heap of its own per document in the steady state (expat's own is small).
+ * Used by one thread at a time. No heap of its own per document in the steady state (expat's own is
+ * small).
  */
 #ifndef BOSH_XML_H
 #define BOSH_XML_H
@@ -52,7 +55,9 @@ typedef struct bosh_xml_end_t {
     int64_t end; /* offset behind `>` */
 } bosh_xml_end_t;
 
-/* Callbacks; they may call bosh_xml_fail() and bosh_xml_stop(), after which no further one comes. */
+/* Callbacks; they may call bosh_xml_fail() and bosh_xml_stop(), after which no further one
+ * comes.
+ */
 typedef struct bosh_xml_sink_t {
     void (*start)(void *ctx, const bosh_xml_start_t *el);
     void (*end)(void *ctx, const bosh_xml_end_t *el);
@@ -65,14 +70,16 @@ typedef struct bosh_xml_sink_t {
 bosh_xml_t *bosh_xml_create(const bosh_xml_sink_t *sink, void *ctx);
 void bosh_xml_destroy(bosh_xml_t *x);
 
-/* Makes ready for the first byte (offset 0) of a new document. Not from a callback. APR_ENOMEM possible. */
+/* Makes ready for the first byte (offset 0) of a new document. Not from a callback. APR_ENOMEM
+ * possible.
+ */
 apr_status_t bosh_xml_reset(bosh_xml_t *x);
 
 /*
  * Feeds bytes; `last` says that the document ends with them. Returns APR_SUCCESS; APR_EOF after
- * bosh_xml_stop(); APR_EGENERAL for malformed or restricted XML; APR_ENOSPC beyond depth, attribute or size
- * limits; APR_ENOMEM; or what a callback gave to bosh_xml_fail(). Anything but APR_SUCCESS stays until the
- * next reset. `*why` is set to static text on failure. Not from a callback.
+ * bosh_xml_stop(); APR_EGENERAL for malformed or restricted XML; APR_ENOSPC beyond depth, attribute
+ * or size limits; APR_ENOMEM; or what a callback gave to bosh_xml_fail(). Anything but APR_SUCCESS
+ * stays until the next reset. `*why` is set to static text on failure. Not from a callback.
  */
 apr_status_t bosh_xml_feed(bosh_xml_t *x, const char *data, size_t len, bool last,
                            const char **why);
@@ -84,7 +91,9 @@ void bosh_xml_stop(bosh_xml_t *x);
 /* Takes a name of `atts` apart; the slices point into `raw`. */
 void bosh_xml_name(const char *raw, bosh_xml_name_t *name);
 
-/* Inline, so that the length of a literal costs nothing: these are most of what we do per attribute. */
+/* Inline, so that the length of a literal costs nothing: these are most of what we do per
+ * attribute.
+ */
 static inline bool bosh_xml_slice_is(bosh_slice_t s, const char *text)
 {
     size_t n = strlen(text);
@@ -104,19 +113,21 @@ const char *bosh_xml_attr(const bosh_xml_start_t *el, const char *ns, const char
 bosh_scope_t *bosh_xml_scope(bosh_xml_t *x);
 
 /*
- * Copies s into dst with & < > " ' escaped, and TAB, LF and CR as character references, so that an attribute
- * value survives being read again. At most `size` bytes, never a part of a character or reference, no NUL.
- * Returns the bytes written; 6 times the length always suffices.
+ * Copies s into dst with & < > " ' escaped, and TAB, LF and CR as character references, so that an
+ * attribute value survives being read again. At most `size` bytes, never a part of a character or
+ * reference, no NUL. Returns the bytes written; 6 times the length always suffices.
  */
 size_t bosh_xml_escape(char *dst, size_t size, const char *s);
 
 /*
- * Makes room for at least `need` items of `size` bytes in the array at *array (a pointer to a pointer), by
- * doubling. False, and nothing is changed, when there is no memory.
+ * Makes room for at least `need` items of `size` bytes in the array at *array (a pointer to a
+ * pointer), by doubling. False, and nothing is changed, when there is no memory.
  */
 bool bosh_xml_grow(void *array, size_t *cap, size_t need, size_t size);
 
-/* Gives such an array back when it has room for more than `keep` items: pooled objects stay small. */
+/* Gives such an array back when it has room for more than `keep` items: pooled objects stay
+ * small.
+ */
 void bosh_xml_trim(void *array, size_t *cap, size_t keep);
 
 #endif

@@ -70,6 +70,9 @@ export class Client {
 
     resume() {
         this.session.resume();
+        if (!this.me.anonymous && !this.rosterLoaded) {
+            this.loadRoster(); // the callback for its answer went with the page before
+        }
     }
 
     logout() {
@@ -109,13 +112,6 @@ export class Client {
         this.sendPresence();
         this.rooms.rejoinAll();
         this.on.changed('me');
-    }
-
-    /** After a reload: what an answer that got lost with the old page would have told. */
-    resumed() {
-        if (this.me.jid && !this.me.anonymous && !this.rosterLoaded) {
-            this.loadRoster();
-        }
     }
 
     // --- contacts -----------------------------------------------------------------------------------

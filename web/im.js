@@ -56,7 +56,7 @@ function showApp() {
         byId('password').value = '';
         openConversation(store.get('active'), true);
         if (!conversation.jid) {
-            sidebar.focus();
+            queueMicrotask(() => sidebar.focus()); // when the lists are drawn
         }
     }
 }
@@ -132,7 +132,6 @@ function stateChanged(state, detail) {
     document.body.dataset.state = state;
     if (state === State.ONLINE) {
         showApp();
-        client.resumed();
         if (wasLost) {
             toast(t('backOnline'));
         }

@@ -30,7 +30,8 @@ export const State = Object.freeze({
 
 const STROPHE_KEY = 'strophe-bosh-session';
 const LOGIN_TIMEOUT = 30000;
-const MAX_PAUSE = 30;
+const MAX_PAUSE = 30; // seconds between two attempts
+const STABLE = 10000; // ms online after which the pauses begin anew
 
 /* After these a new login is tried only when the user asks for it. */
 const FINAL_CONDITIONS = ['conflict', 'not-authorized', 'host-unknown', 'host-gone'];
@@ -56,6 +57,7 @@ export class Session {
         this.timer = null;
         this.failure = null;
         this.everOnline = false;
+        this.onlineSince = 0;
         window.addEventListener('online', () => this.retryNow());
         window.addEventListener('pageshow', (event) => event.persisted && this.retryNow());
     }
@@ -320,9 +322,9 @@ export class Session {
         if (conn !== this.conn || !conn.authenticated || body.getAttribute('type') === 'terminate') {
             return;
         }
-        this.attempt = 0;
         this.everOnline = true;
         if (this.state !== State.ONLINE) {
+            this.onlineSince = Date.now();
             this.setState(State.ONLINE, {});
         }
     }
@@ -364,6 +366,9 @@ export class Session {
 
     schedule() {
         this.stopTimer();
+        if (this.state === State.ONLINE && Date.now() - this.onlineSince > STABLE) {
+            this.attempt = 0; // a server that ends each session at once is not to be hammered
+        }
         this.attempt++;
         const pause = this.attempt === 1 ? 0.2 : Math.min(MAX_PAUSE, 2 ** (this.attempt - 2));
         const delay = Math.round(1000 * pause * (0.8 + 0.4 * Math.random()));

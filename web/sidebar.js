@@ -23,6 +23,7 @@ export class Sidebar {
         this.open = open;
         this.active = null; // JID of the conversation that is shown
         this.tabStop = null; // data-key of the row that Tab reaches
+        this.focusPending = false;
         byId('my-show').addEventListener('change', (event) => {
             client.setShow(event.target.value);
             this.drawMe();
@@ -51,9 +52,12 @@ export class Sidebar {
         rows.forEach((row) => row.setAttribute('tabindex', row === stop ? '0' : '-1'));
     }
 
+    /** Focuses the list; when there is nothing in it yet, as soon as there is. */
     focus() {
-        const stop = this.rows().find((row) => row.dataset.key === this.tabStop) || byId('new');
-        stop.focus();
+        const rows = this.rows();
+        const stop = rows.find((row) => row.dataset.key === this.tabStop) || rows[0];
+        this.focusPending = !stop;
+        stop?.focus();
     }
 
     draw() {
@@ -66,6 +70,8 @@ export class Sidebar {
         this.setTabStop(focused || this.tabStop || (current && current.dataset.key));
         if (focused) {
             this.rows().find((row) => row.dataset.key === focused)?.focus();
+        } else if (this.focusPending && document.activeElement === document.body) {
+            this.focus();
         }
     }
 

@@ -317,6 +317,7 @@ void bosh_arena_session_free(bosh_arena_t *a, bosh_session_t *s)
     bosh_ix before = a->h->busy;
 
     bosh_arena_touch(a, s);
+    bosh_arena_own(a, s, 0);
     free_chunks(a, s);
     unhash(a, s, i);
     if (++s->serial == 0) {
@@ -338,6 +339,19 @@ bosh_slot_t *bosh_arena_slot(bosh_arena_t *a, bosh_session_t *s, uint64_t rid)
 }
 
 /* ---- peers ---- */
+
+void bosh_arena_own(bosh_arena_t *a, bosh_session_t *s, uint32_t peer)
+{
+    uint32_t before = s->link.owner;
+
+    if (before >= 1 && before <= a->h->sizes.peers && bosh_arena_peer(a, before)->streams > 0) {
+        bosh_arena_peer(a, before)->streams--;
+    }
+    s->link.owner = peer;
+    if (peer >= 1 && peer <= a->h->sizes.peers) {
+        bosh_arena_peer(a, peer)->streams++;
+    }
+}
 
 uint32_t bosh_arena_peer_claim(bosh_arena_t *a, uint32_t pid, uint32_t generation, apr_time_t now)
 {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The <body/> wrapper: parses requests, prints the tags of answers. A parser object belongs to one thread at
- * a time (a worker takes it from a pool for one request); the printing functions are pure and also run under
- * the arena lock. Invariant: a bosh_req_t points only into the request buffer and into the parser object,
- * where all strings of the wrapper lie in one block that is sized before the first of them is copied.
+ * The <body/> wrapper: parses requests, prints the tags of answers. A parser object belongs to one
+ * thread at a time (a worker takes it from a pool for one request); the printing functions are pure
+ * and also run under the arena lock. Invariant: a bosh_req_t points only into the request buffer
+ * and into the parser object, where all strings of the wrapper lie in one block that is sized
+ * before the first of them is copied.
  *
  *   <body rid='..' xmlns:f='urn:f'>     wrapper: attributes -> req, declarations -> bosh_xml
  *       <message><f:x/></message>       pieces: "<message", " xmlns:f='urn:f'", "><f:x/></message>"
@@ -448,7 +449,9 @@ static char *put_number(char *at, const char *name, uint64_t v)
     return at;
 }
 
-/* name is " attribute='"; max is the longest value in characters, which BOSH_BODY_OPEN_MAX relies on. */
+/* name is " attribute='"; max is the longest value in characters, which BOSH_BODY_OPEN_MAX
+ * relies on.
+ */
 static char *put_string(char *at, const char *name, const char *value, size_t max)
 {
     if (value == NULL || *value == '\0') {

@@ -98,7 +98,7 @@ apr_status_t bosh_session_up(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     size_t i;
 
     (void)now;
-    a->h->busy = bosh_arena_index(a, s);
+    bosh_arena_touch(a, s);
     for (i = 0; i < n; i++) {
         rv = take_event(a, s, &ev[i], *raw_base, hdr);
         if (rv != APR_SUCCESS) {
@@ -128,7 +128,7 @@ bool bosh_session_may_read(bosh_arena_t *a, bosh_session_t *s, const bosh_limits
 
 void bosh_session_sent(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim)
 {
-    a->h->busy = bosh_arena_index(a, s);
+    bosh_arena_touch(a, s);
     if (bosh_window_slot(a, s, s->processed + 1) != NULL) {
         bosh_answer_settle(a, now, s, lim);
     }
@@ -138,7 +138,7 @@ void bosh_session_link_over(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, 
 {
     bosh_link_t *link = &s->link;
 
-    a->h->busy = bosh_arena_index(a, s);
+    bosh_arena_touch(a, s);
     if (link->phase == BOSH_LINK_CLOSED) {
         return;
     }
@@ -171,6 +171,32 @@ static bool orphan_slots(bosh_arena_t *a, bosh_session_t *s, uint32_t dead)
     return open;
 }
 
+/* The dead peer was giving this stream away, or was to get it. True: the stream goes back to its giver. */
+static bool survives(bosh_arena_t *a, bosh_session_t *s, uint32_t dead)
+{
+    bosh_link_t *link = &s->link;
+    uint32_t giver = link->giver;
+
+    if (!(link->flags & BOSH_LINK_TRANSIT)) {
+        return false;
+    }
+    if (giver == dead) {
+        link->giver = giver = 0;
+        bosh_answer_mail_owner(a, s);
+    }
+    if (link->owner != dead) {
+        return false;
+    }
+    link->flags &= (uint8_t) ~(BOSH_LINK_TRANSIT | BOSH_LINK_MAILED);
+    if (giver == 0 || bosh_arena_peer(a, giver)->state == BOSH_PEER_FREE) {
+        return false;
+    }
+    link->giver = 0;
+    bosh_arena_own(a, s, giver);
+    bosh_answer_mail_owner(a, s);
+    return true;
+}
+
 bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint32_t heir,
                             bosh_ix *from, uint32_t max, uint32_t *lost)
 {
@@ -184,13 +210,13 @@ bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint
         if (s->state == BOSH_ST_FREE) {
             continue;
         }
-        a->h->busy = *from;
+        bosh_arena_touch(a, s);
         if (orphan_slots(a, s, dead)) {
             bosh_answer_touch(a, now, s);
             bosh_answer_deliver(a, s);
         }
-        if (s->link.owner == dead) {
-            s->link.owner = heir;
+        if (!survives(a, s, dead) && s->link.owner == dead) {
+            bosh_arena_own(a, s, heir);
             s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
             s->armed = BOSH_NEVER;
             if (s->link.phase != BOSH_LINK_CLOSED) {

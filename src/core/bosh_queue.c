@@ -98,8 +98,8 @@ static void close_reservation(bosh_arena_t *a, bosh_bytes_t *b)
     tail->next = 0;
     tail->state = BOSH_CHUNK_USED;
     free_list(a, rest);
-    if (b->off ==
-        bosh_arena_chunk(a, b->head)->used) { /* consumed while the reservation was open */
+    /* All of the head may have been consumed while the reservation was open. */
+    if (b->off == bosh_arena_chunk(a, b->head)->used) {
         drop_head(a, b);
     }
 }

@@ -148,7 +148,8 @@ static const char *check_session(bosh_arena_t *a, const bosh_session_t *s)
     const char *why;
 
     CHECK(s->state <= BOSH_ST_TOMB && s->serial != 0, "a session has no state");
-    CHECK(s->link.phase <= BOSH_LINK_CLOSED && s->link.owner <= peers, "a link has no state");
+    CHECK(s->link.phase <= BOSH_LINK_CLOSED && s->link.owner <= peers && s->link.giver <= peers,
+          "a link has no state");
     if ((why = check_queue(a, &s->link.down)) != NULL ||
         (why = check_queue(a, &s->link.up)) != NULL ||
         (why = check_bytes(a, &s->link.raw)) != NULL ||
@@ -322,7 +323,7 @@ static const char *validate_rest(bosh_arena_t *a)
           "a mark of fresh records is out of range");
     for (uint32_t i = 1; i <= h->sizes.peers; i++) {
         const bosh_peer_t *p = bosh_arena_peer(a, i);
-        CHECK(p->state <= BOSH_PEER_DRAINING, "a peer has no state");
+        CHECK(p->state <= BOSH_PEER_LEAVING, "a peer has no state");
         CHECK(p->mail_head < BOSH_MAILBOX && p->mail_n <= BOSH_MAILBOX,
               "a mailbox is out of range");
     }
@@ -441,14 +442,21 @@ static void rebuild_peers(bosh_arena_t *a)
 {
     for (uint32_t i = 1; i <= a->h->sizes.peers; i++) {
         bosh_peer_t *p = bosh_arena_peer(a, i);
-        if (p->state > BOSH_PEER_DRAINING) {
+        if (p->state > BOSH_PEER_LEAVING) {
             p->state = BOSH_PEER_FREE;
         }
+        p->streams = 0;
         if (p->state != BOSH_PEER_FREE) {
             p->mail_head = 0;
             p->mail_n = 0;
             p->overflow = 1;
             p->asleep = 0;
+        }
+    }
+    for (bosh_ix i = 1; i < a->h->fresh_session; i++) {
+        const bosh_session_t *s = bosh_arena_session(a, i);
+        if (s->state != BOSH_ST_FREE && s->link.owner != 0) {
+            bosh_arena_peer(a, s->link.owner)->streams++;
         }
     }
     a->wake_all = true;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a child inherits from the root. Called by bosh_xml.c for each tag, and by bosh_body.c and
- * bosh_split.c when a child has ended; same thread as the parser it belongs to. Invariant: the bindings and
- * their texts change only at a root's start tag, so slices of them serve a whole document.
+ * bosh_split.c when a child has ended; same thread as the parser it belongs to. Invariant: the
+ * bindings and their texts change only at a root's start tag, so slices of them serve a whole
+ * document.
  *
  *   root   <stream xmlns='A' xmlns:p='B' xmlns:q='C'>
  *   child    <x p:a='1'><y xmlns:q='D'/></x>      inherits A; needs p; does not name q
@@ -16,8 +17,10 @@
 
 /* ---- the root ---- */
 
-/* For qsort and bsearch: by length first, because that settles most comparisons. A client may declare
- * hundreds of prefixes and write a colon everywhere; a linear search would let it burn our time. */
+/* For qsort and bsearch: by length first, because that settles most comparisons. A client may
+ * declare hundreds of prefixes and write a colon everywhere; a linear search would let it burn
+ * our time.
+ */
 static int by_prefix(const void *va, const void *vb)
 {
     const bosh_binding_t *a = va;
@@ -31,13 +34,11 @@ static int by_prefix(const void *va, const void *vb)
 
 static bosh_binding_t *find(bosh_scope_t *sc, const char *prefix, size_t n)
 {
-    bosh_binding_t key = {0};
+    const bosh_binding_t key = {.prefix = {prefix, n}};
 
     if (sc->nbindings == 0 || n == 0) {
         return NULL;
     }
-    key.prefix.p = prefix;
-    key.prefix.n = n;
     return bsearch(&key, sc->bindings, sc->nbindings, sizeof(key), by_prefix);
 }
 

@@ -186,7 +186,7 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
         tell(v, BOSH_COND_INTERNAL_SERVER_ERROR);
         return;
     }
-    a->h->busy = bosh_arena_index(a, s);
+    bosh_arena_touch(a, s);
     negotiate(a, s, req, lim);
     copy_text(s->to, sizeof(s->to), to);
     copy_text(s->peer_ip, sizeof(s->peer_ip), ip);
@@ -195,7 +195,7 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
     s->armed = BOSH_NEVER;
     s->inactive_at = BOSH_NEVER;
     s->received = s->processed = s->answered = req->rid - 1;
-    s->link.owner = owner;
+    bosh_arena_own(a, s, owner);
     s->link.upstream = upstream;
     s->link.phase = BOSH_LINK_CONNECT;
     if (bosh_window_store(a, s, now, req, none, holder) != APR_SUCCESS) {
@@ -346,7 +346,7 @@ void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req
         tell(v, BOSH_COND_ITEM_NOT_FOUND);
         return;
     }
-    a->h->busy = v->session;
+    bosh_arena_touch(a, s);
     if ((s->flags & BOSH_SESS_TLS) &&
         !tls) { /* 19.1: neither answered nor counted (B-361, B-362, B-208) */
         v->act = BOSH_DO_CLOSE;
@@ -386,7 +386,7 @@ void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, 
         tell(v, BOSH_COND_BAD_REQUEST);
         return;
     }
-    a->h->busy = v->session;
+    bosh_arena_touch(a, s);
     fail(a, now, s, BOSH_COND_BAD_REQUEST, v);
 }
 
@@ -404,7 +404,7 @@ void bosh_session_poll(bosh_arena_t *a, apr_time_t now, const bosh_limits_t *lim
         tell(v, BOSH_COND_ITEM_NOT_FOUND);
         return;
     }
-    a->h->busy = v->session;
+    bosh_arena_touch(a, s);
     if (!same_holder(&slot->holder, &holder)) { /* a repeat took over (B-165) */
         tell_error(v);
         return;
@@ -422,7 +422,7 @@ void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_
     if (slot == NULL || !same_holder(&slot->holder, &holder)) {
         return;
     }
-    a->h->busy = session;
+    bosh_arena_touch(a, s);
     slot->holder.peer = 0;
     slot->flags &= (uint16_t)~BOSH_SLOT_MAILED;
     if (slot->state != BOSH_SLOT_ANSWERED) {
@@ -447,7 +447,7 @@ size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint
 
 void bosh_session_end(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t cond)
 {
-    a->h->busy = bosh_arena_index(a, s);
+    bosh_arena_touch(a, s);
     s->cond = (uint8_t)cond;
     if (bosh_window_open(a, s, false) > 0 || s->state != BOSH_ST_LIVE) {
         bosh_answer_bury(a, now, s, cond, BOSH_COND_COUNT);
@@ -474,7 +474,7 @@ apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     bool closed = s->link.phase == BOSH_LINK_CLOSED || s->link.phase == BOSH_LINK_NONE;
     apr_time_t next;
 
-    a->h->busy = bosh_arena_index(a, s);
+    bosh_arena_touch(a, s);
     if (now >= s->inactive_at) {
         if (s->state == BOSH_ST_TOMB) {
             if (closed) {

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The splitter. Turns what an XMPP server sends into events that name byte ranges, and into the edits that
- * make each element complete in the browser's <body/>. Used by the loop thread that owns the stream.
+ * The splitter. Turns what an XMPP server sends into events that name byte ranges, and into the
+ * edits that make each element complete in the browser's <body/>. Used by the loop thread that owns
+ * the stream.
  *
- * Invariant: every byte below `boundary` belongs to something finished; a parser that begins at `boundary`
- * with the stream's prime goes on as if it had read everything before. Offsets: absolute = the XML parser's
- * own offset + shift, where shift makes up for the prime (fed to the parser only) and for white space in
- * front of the header (kept from the parser, which wants an XML declaration at its very start).
+ * Invariant: every byte below `boundary` belongs to something finished; a parser that begins at
+ * `boundary` with the stream's prime goes on as if it had read everything before. Offsets: absolute
+ * = the XML parser's own offset + shift, where shift makes up for the prime (fed to the parser
+ * only) and for white space in front of the header (kept from the parser, which wants an XML
+ * declaration at its very start).
  *
  *   <s:features>  <starttls ../>  <mechanisms ../>  </s:features >
- *    ^rename ^insert   ^cut                           ^rename            edits of one event, ascending
+ *    ^rename ^insert   ^cut                           ^rename     edits of one event, ascending
  */
 #include "bosh_split.h"
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The hardened expat. Owns the expat parser; called by
- * bosh_body.c on the workers and by bosh_split.c on the loop thread, one thread at a time per object.
- * Invariant: once `rv` is set no callback reaches the sink until the next reset.
+ * The hardened expat. Owns the expat parser; called by bosh_body.c on the workers and by
+ * bosh_split.c on the loop thread, one thread at a time per object. Invariant: once `rv` is set no
+ * callback reaches the sink until the next reset.
  *
- * Namespaces are left to expat, with triplets switched on: each name arrives as uri, local part and the very
- * prefix it is written with (expat looks the prefix up by its name, so two prefixes of one URI are not
- * mixed up), and so the length of the written name, and the offset behind it, is exact without looking at
- * raw bytes, which may long be gone when a tag comes in pieces. Undeclared and reserved prefixes, repeated
- * expanded attributes and malformed qualified names are then expat's to refuse. The separator cannot occur
- * in XML, so no name can forge it.
+ * Namespaces are left to expat, with triplets switched on: each name arrives as uri, local part and
+ * the very prefix it is written with (expat looks the prefix up by its name, so two prefixes of one
+ * URI are not mixed up), and so the length of the written name, and the offset behind it, is exact
+ * without looking at raw bytes, which may long be gone when a tag comes in pieces. Undeclared and
+ * reserved prefixes, repeated expanded attributes and malformed qualified names are then expat's to
+ * refuse. The separator cannot occur in XML, so no name can forge it.
  */
 #include "bosh_xml.h"
 
@@ -23,8 +23,9 @@
 
 #define SEPARATOR '\x01'
 
-/* A parser that has read more than this is made anew instead of reset: expat never gives back its attribute
- * table and buffers, and the objects are pooled for the life of the process. */
+/* A parser that has read more than this is made anew instead of reset: expat never gives back
+ * its attribute table and buffers, and the objects are pooled for the life of the process.
+ */
 #define KEEP_BYTES (64 * 1024)
 
 struct bosh_xml_t {
@@ -290,7 +291,9 @@ static void on_end(void *vx, const XML_Char *raw)
     x->sink->end(x->ctx, &el);
 }
 
-/* Directly inside the root not even blank ones: an offset in the middle of a section would be no boundary. */
+/* Directly inside the root not even blank ones: an offset in the middle of a section would be no
+ * boundary.
+ */
 static void on_cdata(void *vx)
 {
     bosh_xml_t *x = vx;
@@ -399,8 +402,10 @@ static void equip(bosh_xml_t *x)
     XML_SetStartDoctypeDeclHandler(p, on_doctype);
     XML_SetSkippedEntityHandler(p, on_entity);
     XML_SetXmlDeclHandler(p, on_xml_decl);
-    /* Deferral (expat 2.6, and Debian's 2.5) would keep back a stanza that is already complete until more
-     * bytes come. The quadratic cost it guards against is bounded by the size limits of the callers. */
+    /* Deferral (expat 2.6, and Debian's 2.5) would keep back a stanza that is already complete
+     * until more bytes come. The quadratic cost it guards against is bounded by the size limits
+     * of the callers.
+     */
     XML_SetReparseDeferralEnabled(p, XML_FALSE);
 }
 

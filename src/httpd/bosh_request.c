@@ -413,6 +413,11 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, desk_t *d, siz
         rv = APR_EGENERAL;
         why = "an attribute of the body is too long or not what it should be";
     }
+    if (rv == APR_SUCCESS && req.payload_bytes > conf->limits.queue_size) {
+        /* Declarations of the wrapper are repeated on each payload and can multiply its size. */
+        rv = APR_EGENERAL;
+        why = "the payload with its namespaces is larger than BoshQueueSize";
+    }
     if (rv == APR_ENOMEM) {
         memset(v, 0, sizeof(*v));
         v->act = BOSH_DO_BUSY;

@@ -126,12 +126,13 @@ const bosh_conn_ops_t bosh_conn_plain = {"plain",     plain_establish, plain_rea
 static apr_status_t adopt_fd(bosh_conn_t *c, int fd, int family)
 {
     apr_os_sock_info_t info = {.os_sock = &fd, .family = family, .type = SOCK_STREAM};
-    apr_socket_t **spare = apr_array_pop(c->home->spare);
+    apr_socket_t **spare;
     apr_status_t rv;
 
     if (fd < 0) {
         return errno;
     }
+    spare = apr_array_pop(c->home->spare);
     if (spare != NULL) {
         c->sock = *spare;
         rv = apr_os_sock_put(&c->sock, &fd, c->home->pool);
@@ -181,15 +182,17 @@ static apr_status_t open_unix(bosh_conn_t *c, const char *path)
 
 static apr_status_t open_tcp(bosh_conn_t *c, const apr_sockaddr_t *sa)
 {
+    int on = 1;
     apr_status_t rv =
         adopt_fd(c, socket(sa->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), sa->family);
 
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    /* Neither is worth failing for. */
-    (void)apr_socket_opt_set(c->sock, APR_TCP_NODELAY, 1);
-    (void)apr_socket_opt_set(c->sock, APR_SO_KEEPALIVE, 1);
+    /* Not by apr_socket_opt_set(): the object of an earlier socket believes that it has them already. Neither
+     * is worth failing for. */
+    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    (void)setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     /* APR remembers the address and does not change it. */
     return connect_started(c, apr_socket_connect(c->sock, (apr_sockaddr_t *)sa));
 }
@@ -238,6 +241,13 @@ void bosh_conn_close(bosh_conn_t *c)
     c->ops->finish(c);
     (void)apr_socket_shutdown(c->sock, APR_SHUTDOWN_READWRITE);
     give_back(c);
+}
+
+void bosh_conn_drop(bosh_conn_t *c)
+{
+    if (c->state != BOSH_CONN_NONE) {
+        give_back(c);
+    }
 }
 
 void bosh_conn_describe(const apr_sockaddr_t *sa, const char *path, char *dst, size_t size)

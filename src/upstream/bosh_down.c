@@ -104,7 +104,7 @@ static down_t next_down(bosh_streams_t *ss, bosh_session_t *s, size_t *n)
         bosh_queue_pop(ss->arena, down); /* an empty item: nothing to write */
     }
     /* There may have been no chunk for the CLOSE item. */
-    return s->link.phase == BOSH_LINK_OPEN && s->state == BOSH_ST_TOMB ? DOWN_CLOSE : DOWN_NOTHING;
+    return s->link.phase == BOSH_LINK_OPEN && s->state != BOSH_ST_LIVE ? DOWN_CLOSE : DOWN_NOTHING;
 }
 
 /*

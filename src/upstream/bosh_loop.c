@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * THE thread of a child. Owns the epoll set; everything that happens upstream happens in turn(), on this
- * thread: mail, timers, the sweep, sockets. Started in child_init, joined before pchild goes.
+ * thread: mail, timers, the sweep, sockets, the hand-over. Started in child_init, joined before pchild goes.
  *
  * Invariant: the loop sleeps only after it has set peer.asleep under the lock with an empty mailbox, so
  * whoever mails it afterwards writes its eventfd: no message waits longer than it takes to wake up.
@@ -15,7 +15,9 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "bosh_adopt.h"
 #include "bosh_clock.h"
+#include "bosh_handover.h"
 #include "bosh_peer.h"
 #include "bosh_stream.h"
 
@@ -24,19 +26,25 @@
 #define SWEEP      apr_time_from_sec(1)
 #define STOP_TIME  apr_time_from_sec(1)
 #define WAKE_TAG   UINT64_C(0) /* our eventfd; streams and peers have tags of their own */
+#define HAND_TAG   UINT64_C(1) /* our socketpair */
 
 struct bosh_loop_t {
     bosh_loop_cfg_t cfg;
     bosh_lock_t lock;
     bosh_peers_t *peers;
     bosh_streams_t *streams;
+    bosh_handover_t *handover; /* NULL: no socketpairs */
     pthread_t thread;
     bool running; /* main thread: there is a thread to join */
     uint32_t me;
     int epfd;
-    int evfd;               /* ours of cfg.wakers */
-    int draining, stopping; /* set by other threads, atomically */
+    int evfd;                       /* ours of cfg.wakers */
+    int draining, stopping, forced; /* set by other threads, atomically */
+    int finished;                   /* ... and by ours */
     bool drained;
+    bool gave_up;           /* nobody takes our streams: their sessions have been ended */
+    apr_time_t alone_since; /* drained, and nobody to give to; 0: there is somebody */
+    apr_time_t asked_at;    /* when we first saw `stopping` */
     apr_time_t now, next_sweep;
     bosh_mail_t mail[MAIL_MAX];
     struct epoll_event events[EVENTS_MAX];
@@ -85,11 +93,70 @@ static bool take_mail(bosh_loop_t *l)
     return n == MAIL_MAX;
 }
 
-static void do_what_is_due(bosh_loop_t *l)
+/* True: the generation that httpd wants is ours still. */
+static bool is_current(const bosh_loop_t *l)
 {
-    if (is_set(&l->draining) && !l->drained) {
+    return l->cfg.running_generation == NULL || l->cfg.running_generation() == l->cfg.generation;
+}
+
+static apr_interval_time_t patience(const bosh_loop_t *l)
+{
+    return is_current(l) ? BOSH_ALONE_TIME : BOSH_LATE_TIME;
+}
+
+/* httpd stops, or what it starts does not come: the clients are told. */
+static void give_up(bosh_loop_t *l, const char *why)
+{
+    char line[200];
+    uint32_t n;
+
+    l->gave_up = true;
+    if (is_current(l)) {
+        bosh_lock(&l->lock);
+        l->lock.arena->h->closing = 1; /* until a new child joins */
+        bosh_unlock(&l->lock);
+    }
+    n = bosh_streams_end_all(l->streams, BOSH_COND_SYSTEM_SHUTDOWN);
+    if (n > 0) {
+        snprintf(line, sizeof(line), "peer %u: %s; %u sessions end with system-shutdown", l->me,
+                 why, n);
+        say(l, BOSH_LOG_INFO, line);
+    }
+}
+
+/* A loop that has been told to stop gives its streams away. */
+static void hand_over(bosh_loop_t *l)
+{
+    if (!l->drained) {
         l->drained = true;
         bosh_peers_drain(l->peers);
+        bosh_peers_sweep(l->peers, l->now); /* watches those who have just come */
+    }
+    if (l->gave_up) {
+        return;
+    }
+    if (is_set(&l->stopping) && l->asked_at == 0) {
+        l->asked_at = l->now;
+    }
+    if (l->handover != NULL && bosh_handover_give(l->handover)) {
+        l->alone_since = 0;
+    } else if (l->alone_since == 0) {
+        l->alone_since = l->now;
+    } else if (l->now - l->alone_since >= patience(l)) {
+        give_up(l, is_current(l) ? "the server is stopping" : "no new child has come to take over");
+    }
+    if (l->asked_at != 0 && l->now - l->asked_at >= BOSH_DRAIN_TIME && !l->gave_up) {
+        give_up(l, "nobody takes over what is left");
+    }
+}
+
+static void do_what_is_due(bosh_loop_t *l)
+{
+    if (l->streams->orphans) {
+        bosh_adopt_orphans(l->streams);
+    }
+    if (is_set(&l->draining) && !is_set(&l->forced)) {
+        hand_over(l);
     }
     if (l->cfg.next_deadline() <= l->now) {
         l->cfg.expire(l->now);
@@ -110,6 +177,12 @@ static int poll_time(bosh_loop_t *l, apr_time_t until)
     t = bosh_streams_next(l->streams);
     at = t < at ? t : at;
     at = until < at ? until : at;
+    if (l->drained && !l->gave_up) {
+        t = l->handover != NULL ? bosh_handover_next(l->handover) : BOSH_NEVER;
+        at = t < at ? t : at;
+        t = l->alone_since + patience(l);
+        at = l->alone_since != 0 && t < at ? t : at;
+    }
     return at <= l->now ? 0 : (int)((at - l->now + 999) / 1000);
 }
 
@@ -155,6 +228,8 @@ static void look_at_sockets(bosh_loop_t *l, int timeout)
         uint64_t tag = l->events[i].data.u64;
         if (tag == WAKE_TAG) {
             drain_eventfd(l);
+        } else if (tag == HAND_TAG) {
+            bosh_adopt_receive(l->streams);
         } else if (tag >> 32 == 0) {
             bosh_peers_event(l->peers, l->now, (uint32_t)(tag & 0x7fffffff));
         } else {
@@ -178,11 +253,51 @@ static void turn(bosh_loop_t *l, apr_time_t until)
 
 /* ---- the thread ---- */
 
+static bool has_mail(bosh_loop_t *l)
+{
+    const bosh_peer_t *p = bosh_arena_peer(l->lock.arena, l->me);
+    bool has;
+
+    bosh_lock(&l->lock);
+    has = p->mail_n > 0 || p->overflow;
+    bosh_unlock(&l->lock);
+    return has;
+}
+
+/* Whether there is nothing left to do but to go. */
+static bool may_end(bosh_loop_t *l)
+{
+    if (!is_set(&l->stopping)) {
+        return false;
+    }
+    if (is_set(&l->forced) || l->gave_up || !is_set(&l->draining)) {
+        return true;
+    }
+    if (!l->drained || has_mail(l)) { /* perhaps about a new session */
+        return false;
+    }
+    return l->handover != NULL ? bosh_handover_done(l->handover)
+                               : bosh_streams_open(l->streams) == 0;
+}
+
+static void report(bosh_loop_t *l, uint32_t ended)
+{
+    char line[160];
+
+    if (l->handover != NULL && bosh_handover_report(l->handover, line, sizeof(line))) {
+        say(l, BOSH_LOG_INFO, line);
+    }
+    if (ended > 0) {
+        snprintf(line, sizeof(line), "peer %u stopped: %u sessions ended with system-shutdown",
+                 l->me, ended);
+        say(l, BOSH_LOG_INFO, line);
+    }
+}
+
 static void shut_down(bosh_loop_t *l)
 {
     apr_time_t deadline;
     uint32_t n;
-    char line[120];
 
     l->now = l->streams->now = bosh_clock_now();
     deadline = l->now + STOP_TIME;
@@ -193,11 +308,7 @@ static void shut_down(bosh_loop_t *l)
     (void)take_mail(l); /* those of our own held requests that are still there */
     bosh_streams_abandon(l->streams);
     bosh_peers_leave(l->peers, l->now);
-    if (n > 0) {
-        snprintf(line, sizeof(line), "peer %u stopped: %u sessions ended with system-shutdown",
-                 l->me, n);
-        say(l, BOSH_LOG_INFO, line);
-    }
+    report(l, n);
 }
 
 static void *run(void *baton)
@@ -206,10 +317,11 @@ static void *run(void *baton)
 
     pthread_setname_np(pthread_self(), "bosh-loop");
     l->now = l->streams->now = bosh_clock_now();
-    while (!is_set(&l->stopping)) {
+    while (!may_end(l)) {
         turn(l, BOSH_NEVER);
     }
     shut_down(l);
+    set(&l->finished);
     return NULL;
 }
 
@@ -229,6 +341,9 @@ static void on_repair(void *ctx, uint32_t lost)
 
 static void release(bosh_loop_t *l)
 {
+    if (l->handover != NULL) {
+        bosh_handover_destroy(l->handover);
+    }
     if (l->streams != NULL) {
         l->last = l->streams->stats;
         bosh_streams_destroy(l->streams);
@@ -239,6 +354,7 @@ static void release(bosh_loop_t *l)
     if (l->epfd >= 0) {
         close(l->epfd);
     }
+    l->handover = NULL;
     l->streams = NULL;
     l->peers = NULL;
     l->epfd = -1;
@@ -246,7 +362,7 @@ static void release(bosh_loop_t *l)
 
 static apr_status_t stop_cleanup(void *baton)
 {
-    return bosh_loop_stop(baton);
+    return bosh_loop_retire(baton);
 }
 
 /* httpd's signals belong to its own threads. */
@@ -261,6 +377,15 @@ static apr_status_t start_thread(bosh_loop_t *l)
     l->running = rv == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rv;
+}
+
+static bool join_handover(bosh_loop_t *l)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data = {.u64 = HAND_TAG}};
+
+    l->handover = bosh_handover_create(&l->cfg, l->streams);
+    return l->handover != NULL &&
+           epoll_ctl(l->epfd, EPOLL_CTL_ADD, l->cfg.wakers->in[l->me - 1], &ev) == 0;
 }
 
 apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr_pool_t *pchild)
@@ -290,6 +415,9 @@ apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr
     rv = APR_ENOMEM;
     l->streams = bosh_streams_create(&l->cfg, &l->lock, l->me, l->epfd);
     if (l->streams == NULL) {
+        goto leave;
+    }
+    if (cfg->wakers->in != NULL && !join_handover(l)) {
         goto leave;
     }
     l->evfd = cfg->wakers->fd[l->me - 1];
@@ -336,6 +464,53 @@ void bosh_loop_drain(bosh_loop_t *loop)
     bosh_loop_kick(loop);
 }
 
+/* prefork leaves from inside its handler of SIGTERM and SIGHUP, which are blocked there and nowhere else. */
+static bool in_signal_handler(void)
+{
+    sigset_t now;
+
+    return pthread_sigmask(SIG_BLOCK, NULL, &now) == 0 &&
+           (sigismember(&now, SIGTERM) == 1 || sigismember(&now, SIGHUP) == 1);
+}
+
+/* Waits for the end of a draining loop. httpd's own handlers would swallow SIGTERM here; blocked, it queues. */
+static void await_end(bosh_loop_t *l, bool forced)
+{
+    struct timespec slice = {0, 50000000};
+    apr_time_t since = bosh_clock_now();
+    pid_t parent = getppid();
+    sigset_t term, before;
+
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &term, &before);
+    while (!is_set(&l->finished)) {
+        if (!is_set(&l->forced) && forced) {
+            set(&l->forced);
+            since = bosh_clock_now();
+            bosh_loop_kick(l);
+        }
+        if (forced && bosh_clock_now() - since > BOSH_FORCE_TIME) {
+            _exit(
+                0); /* the signal has interrupted this very thread while it held the arena's lock */
+        }
+        if (sigtimedwait(&term, NULL, &slice) == SIGTERM || getppid() != parent) {
+            forced = true;
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+apr_status_t bosh_loop_retire(bosh_loop_t *loop)
+{
+    if (loop->running && is_set(&loop->draining)) {
+        set(&loop->stopping);
+        bosh_loop_kick(loop);
+        await_end(loop, in_signal_handler());
+    }
+    return bosh_loop_stop(loop);
+}
+
 apr_status_t bosh_loop_stop(bosh_loop_t *loop)
 {
     int rv;
@@ -343,6 +518,7 @@ apr_status_t bosh_loop_stop(bosh_loop_t *loop)
     if (!loop->running) {
         return APR_SUCCESS;
     }
+    set(&loop->forced);
     set(&loop->stopping);
     bosh_loop_kick(loop);
     rv = pthread_join(loop->thread, NULL);

@@ -19,6 +19,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "bosh_wire.h"
+
 #define SLICE 256 /* sessions per lock section */
 
 typedef struct watch_t {
@@ -197,12 +199,16 @@ static void clear_up(bosh_peers_t *ps, apr_time_t now, uint32_t peer)
     mine = p->state != BOSH_PEER_FREE && p->serial == serial && p->pid == pid;
     if (mine) {
         p->pid = (uint32_t)getpid();
+        p->state = BOSH_PEER_LEAVING; /* nobody gives it a stream any more */
     }
     bosh_unlock(ps->lock);
     if (!mine) {
         return;
     }
     lost = inherit(ps, now, peer, ps->me);
+    if (ps->cfg->wakers != NULL && ps->cfg->wakers->in != NULL) {
+        bosh_wire_discard(ps->cfg->wakers, peer);
+    }
     free_peer(ps, peer, serial);
     snprintf(line, sizeof(line),
              "BH204: peer %u (process %u) died without leaving: %u upstream streams were lost, "
@@ -276,6 +282,19 @@ static void adopt_orphans(bosh_peers_t *ps, apr_time_t now)
     free(of);
 }
 
+/* Those that are stopping wait for somebody like us. */
+static void announce(bosh_peers_t *ps)
+{
+    bosh_lock(ps->lock);
+    ps->arena->h->closing = 0;
+    for (uint32_t i = 1; i <= ps->n; i++) {
+        if (bosh_arena_peer(ps->arena, i)->state == BOSH_PEER_DRAINING) {
+            bosh_arena_mail(ps->arena, i, BOSH_MAIL_SESSION, 0);
+        }
+    }
+    bosh_unlock(ps->lock);
+}
+
 apr_status_t bosh_peers_join(bosh_peers_t *ps, apr_time_t now, uint32_t *me)
 {
     int tries;
@@ -286,6 +305,7 @@ apr_status_t bosh_peers_join(bosh_peers_t *ps, apr_time_t now, uint32_t *me)
         bosh_unlock(ps->lock);
         if (ps->me != 0) {
             adopt_orphans(ps, now);
+            announce(ps);
             *me = ps->me;
             return APR_SUCCESS;
         }
@@ -294,11 +314,16 @@ apr_status_t bosh_peers_join(bosh_peers_t *ps, apr_time_t now, uint32_t *me)
     return APR_ENOSPC;
 }
 
-void bosh_peers_drain(bosh_peers_t *ps)
+static void set_state(bosh_peers_t *ps, bosh_peer_state_t state)
 {
     bosh_lock(ps->lock);
-    bosh_arena_peer(ps->arena, ps->me)->state = BOSH_PEER_DRAINING;
+    bosh_arena_peer(ps->arena, ps->me)->state = state;
     bosh_unlock(ps->lock);
+}
+
+void bosh_peers_drain(bosh_peers_t *ps)
+{
+    set_state(ps, BOSH_PEER_DRAINING);
 }
 
 /* A living peer of the newest generation; 0: we are the last. */
@@ -322,7 +347,7 @@ void bosh_peers_leave(bosh_peers_t *ps, apr_time_t now)
 {
     uint32_t serial = bosh_arena_peer(ps->arena, ps->me)->serial;
 
-    bosh_peers_drain(ps); /* no heir chooses us meanwhile */
+    set_state(ps, BOSH_PEER_LEAVING); /* nobody chooses us meanwhile */
     (void)inherit(ps, now, ps->me, choose_heir(ps));
     free_peer(ps, ps->me, serial);
     ps->me = 0;

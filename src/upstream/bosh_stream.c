@@ -13,8 +13,6 @@
  */
 #include "bosh_stream.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -23,9 +21,6 @@
 #include "bosh_dial.h"
 #include "bosh_down.h"
 #include "bosh_up.h"
-
-static const char *const phase_names[] = {"none", "connect", "header", "features",
-                                          "open", "closing", "closed"};
 
 /* ---- the set ---- */
 
@@ -60,7 +55,7 @@ bosh_streams_t *bosh_streams_create(const bosh_loop_cfg_t *cfg, bosh_lock_t *loc
     return ss;
 }
 
-static bosh_stream_t *new_stream(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
+bosh_stream_t *bosh_stream_new(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
 {
     bosh_stream_t *st = calloc(1, sizeof(*st));
 
@@ -90,7 +85,11 @@ void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st)
         if (st->registered) { /* before close: a duplicate elsewhere would keep it registered */
             (void)epoll_ctl(ss->epfd, EPOLL_CTL_DEL, st->conn.fd, NULL);
         }
-        bosh_conn_close(&st->conn);
+        if (st->given) {
+            bosh_conn_drop(&st->conn);
+        } else {
+            bosh_conn_close(&st->conn);
+        }
         BOSH_STAT_ADD(ss, sockets, -1);
     }
     free(st->pend);
@@ -101,7 +100,7 @@ void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st)
     bosh_up_rest(ss, st);
 }
 
-static void free_stream(bosh_streams_t *ss, bosh_stream_t *st)
+void bosh_stream_free(bosh_streams_t *ss, bosh_stream_t *st)
 {
     bosh_stream_hang_up(ss, st);
     bosh_timers_set(&ss->timers, &st->timer, BOSH_NEVER);
@@ -110,11 +109,20 @@ static void free_stream(bosh_streams_t *ss, bosh_stream_t *st)
     free(st);
 }
 
+void bosh_stream_rest(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    if (st->registered) {
+        (void)epoll_ctl(ss->epfd, EPOLL_CTL_DEL, st->conn.fd, NULL);
+        st->registered = false;
+    }
+    bosh_timers_set(&ss->timers, &st->timer, BOSH_NEVER);
+}
+
 void bosh_streams_destroy(bosh_streams_t *ss)
 {
     for (uint32_t i = 1; i <= ss->ntable; i++) {
         if (ss->table[i] != NULL) {
-            free_stream(ss, ss->table[i]);
+            bosh_stream_free(ss, ss->table[i]);
         }
     }
     while (ss->nspare > 0) {
@@ -140,6 +148,7 @@ bosh_session_t *bosh_stream_lock(bosh_streams_t *ss, bosh_stream_t *st)
         st->gone = true;
         return NULL;
     }
+    bosh_arena_touch(ss->arena, s);
     return s;
 }
 
@@ -160,84 +169,6 @@ void bosh_stream_phase(bosh_stream_t *st, bosh_session_t *s, bosh_phase_t phase,
     s->link.deadline = st->link_at = deadline;
 }
 
-/* ---- the log ---- */
-
-static void emit(bosh_streams_t *ss, bosh_log_t level, const char *line)
-{
-    if (ss->cfg->log != NULL) {
-        ss->cfg->log(ss->cfg->log_ctx, level, line);
-    }
-}
-
-static void name_stream(const bosh_stream_t *st, char *dst, size_t size)
-{
-    char addr[160] = "";
-
-    if (st->target == NULL) {
-        snprintf(dst, size, "[s%u.%u %s]", st->index, st->serial, phase_names[st->phase]);
-        return;
-    }
-    bosh_conn_describe(st->addr, st->target->path, addr, sizeof(addr));
-    snprintf(dst, size, "[s%u.%u %s] %s at %s", st->index, st->serial, phase_names[st->phase],
-             st->target->domain, addr);
-}
-
-void bosh_stream_log(bosh_streams_t *ss, const bosh_stream_t *st, bosh_log_t level, const char *fmt,
-                     ...)
-{
-    char name[480], line[800];
-    int n;
-    va_list ap;
-
-    name_stream(st, name, sizeof(name));
-    n = snprintf(line, sizeof(line), "%s: ", name);
-    if (n > 0 && (size_t)n < sizeof(line)) {
-        va_start(ap, fmt);
-        vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
-        va_end(ap);
-    }
-    emit(ss, level, line);
-}
-
-/* A stream that never opened is the administrator's business, but not a thousand times a minute. */
-static void complain(bosh_streams_t *ss, const bosh_stream_t *st, const char *reason)
-{
-    bosh_complaint_t *c =
-        &ss->complaints[st->target != NULL ? (size_t)(st->target - ss->cfg->targets)
-                                           : ss->cfg->ntargets];
-
-    if (c->last != 0 && ss->now - c->last < BOSH_COMPLAIN_TIME) {
-        c->more++;
-        snprintf(c->text, sizeof(c->text), "%s", reason);
-        bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "%s", reason);
-        return;
-    }
-    c->last = ss->now;
-    bosh_stream_log(
-        ss, st, BOSH_LOG_WARNING,
-        "BH201: no stream to the XMPP server: %s (its sessions end with "
-        "remote-connection-failed; check that the server runs and the BoshUpstream line)",
-        reason);
-}
-
-static void flush_complaints(bosh_streams_t *ss)
-{
-    char line[600];
-
-    for (size_t i = 0; i <= ss->cfg->ntargets; i++) {
-        bosh_complaint_t *c = &ss->complaints[i];
-        if (c->more > 0 && ss->now - c->last >= BOSH_COMPLAIN_TIME) {
-            snprintf(line, sizeof(line),
-                     "BH202: %s: %u more streams failed since, the last one: %s",
-                     i < ss->cfg->ntargets ? ss->cfg->targets[i].domain : "unknown upstream",
-                     c->more, c->text);
-            emit(ss, BOSH_LOG_WARNING, line);
-            c->more = 0;
-            c->last = ss->now;
-        }
-    }
-}
-
 /* ---- the end of a stream ---- */
 
 void bosh_stream_over(bosh_streams_t *ss, bosh_stream_t *st, bosh_cond_t cond, const char *reason)
@@ -247,7 +178,7 @@ void bosh_stream_over(bosh_streams_t *ss, bosh_stream_t *st, bosh_cond_t cond, c
 
     if (cond == BOSH_COND_REMOTE_CONNECTION_FAILED && !opened) {
         BOSH_STAT_ADD(ss, connect_failures, 1);
-        complain(ss, st, reason);
+        bosh_stream_complain(ss, st, reason);
     } else {
         bosh_stream_log(ss, st, cond == BOSH_COND_NONE ? BOSH_LOG_DEBUG : BOSH_LOG_INFO,
                         "stream over: %s", reason);
@@ -333,7 +264,7 @@ static void settle(bosh_streams_t *ss, bosh_stream_t *st)
         register_poll(ss, st);
     }
     if (st->gone) {
-        free_stream(ss, st);
+        bosh_stream_free(ss, st);
         return;
     }
     at = st->tick_at < st->link_at ? st->tick_at : st->link_at;
@@ -366,6 +297,25 @@ static void wind_down(bosh_streams_t *ss, bosh_stream_t *st)
     }
 }
 
+/* Whether there is nothing to see yet: the session's socket is on its way, from us or to us. */
+static bool in_transit(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
+{
+    bosh_session_t *s;
+    bool transit = false;
+
+    bosh_lock(ss->lock);
+    s = bosh_arena_get(ss->arena, index, serial);
+    if (s != NULL && (s->link.flags & BOSH_LINK_TRANSIT)) {
+        transit = true;
+        if (s->link.owner == ss->me) {
+            s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
+            ss->orphans = ss->orphans || s->link.giver == 0;
+        }
+    }
+    bosh_unlock(ss->lock);
+    return transit;
+}
+
 void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
 {
     bosh_stream_t *st = index > 0 && index <= ss->ntable ? ss->table[index] : NULL;
@@ -384,10 +334,13 @@ void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
         if (over) {
             return;
         }
-        free_stream(ss, st);
+        bosh_stream_free(ss, st);
         st = NULL;
     }
-    if (st == NULL && (st = new_stream(ss, index, serial)) == NULL) {
+    if ((st == NULL || st->given) && in_transit(ss, index, serial)) {
+        return;
+    }
+    if (st == NULL && (st = bosh_stream_new(ss, index, serial)) == NULL) {
         return;
     }
     s = bosh_stream_lock(ss, st);
@@ -395,6 +348,7 @@ void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
         settle(ss, st);
         return;
     }
+    st->given = false; /* it has come back */
     s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
     tick = bosh_session_tick(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
     st->gone = bosh_arena_get(ss->arena, index, serial) == NULL;
@@ -410,7 +364,7 @@ void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
         } else if (over && phase != BOSH_LINK_CLOSING) {
             wind_down(ss, st);
         } else if (phase == BOSH_LINK_CONNECT) {
-            if (st->target == NULL) {
+            if (st->target == NULL && st->conn.state == BOSH_CONN_NONE) {
                 bosh_dial_start(ss, st);
             }
         } else {
@@ -425,7 +379,7 @@ void bosh_stream_event(bosh_streams_t *ss, bosh_ix index, uint32_t serial, uint3
     bosh_stream_t *st = find_stream(ss, index, serial);
     bool was_open;
 
-    if (st == NULL || st->conn.state == BOSH_CONN_NONE) {
+    if (st == NULL || st->given || st->conn.state == BOSH_CONN_NONE) {
         return; /* of a socket that this turn has closed */
     }
     if (st->conn.state == BOSH_CONN_CONNECTING) {
@@ -502,12 +456,12 @@ void bosh_streams_sweep(bosh_streams_t *ss)
     }
     for (uint32_t i = 1; i <= ss->ntable; i++) {
         bosh_stream_t *st = ss->table[i];
-        if (st != NULL && (st->stalled || st->blocked)) {
+        if (st != NULL && !st->given && (st->stalled || st->blocked)) {
             move_bytes(ss, st);
             settle(ss, st);
         }
     }
-    flush_complaints(ss);
+    bosh_streams_complaints(ss);
 }
 
 /* ---- all of them ---- */
@@ -521,7 +475,8 @@ typedef struct name_t {
 
 /* Lists up to SLICE sessions of ours among the records from *from on, and moves *from. With `cond` set
  * those that live are ended on the way. */
-static uint32_t list_ours(bosh_streams_t *ss, bosh_ix *from, name_t *out, bosh_cond_t cond)
+static uint32_t list_ours(bosh_streams_t *ss, bosh_ix *from, name_t *out, bosh_cond_t cond,
+                          uint32_t *ended)
 {
     uint32_t n = 0, max = SLICE;
 
@@ -531,8 +486,12 @@ static uint32_t list_ours(bosh_streams_t *ss, bosh_ix *from, name_t *out, bosh_c
         if (s->state == BOSH_ST_FREE || s->link.owner != ss->me) {
             continue;
         }
+        if (cond != BOSH_COND_COUNT && (s->link.flags & BOSH_LINK_TRANSIT)) {
+            continue; /* it goes back to its giver when we go */
+        }
         if (cond != BOSH_COND_COUNT && s->state == BOSH_ST_LIVE) {
             bosh_session_end(ss->arena, ss->now, s, cond);
+            (*ended)++;
             max = max > 8 ? max - 7 : 1; /* costs more than a look */
         }
         out[n].index = *from;
@@ -549,23 +508,22 @@ static uint32_t look_at_all(bosh_streams_t *ss, bosh_cond_t cond)
 {
     name_t name[SLICE];
     bosh_ix from = 1;
-    uint32_t total = 0;
+    uint32_t ended = 0;
 
     while (from <= ss->ntable) {
-        uint32_t n = list_ours(ss, &from, name, cond);
+        uint32_t n = list_ours(ss, &from, name, cond, &ended);
         for (uint32_t i = 0; i < n; i++) {
             bosh_stream_look(ss, name[i].index, name[i].serial);
         }
-        total += n;
     }
-    return total;
+    return ended;
 }
 
 void bosh_streams_recheck(bosh_streams_t *ss)
 {
     for (uint32_t i = 1; i <= ss->ntable; i++) {
         bosh_stream_t *st = ss->table[i];
-        if (st != NULL) {
+        if (st != NULL && !st->given) {
             if (bosh_stream_lock(ss, st) != NULL) {
                 bosh_stream_unlock(ss);
             }
@@ -580,11 +538,26 @@ uint32_t bosh_streams_end_all(bosh_streams_t *ss, bosh_cond_t cond)
     return look_at_all(ss, cond);
 }
 
+static bool is_open(const bosh_stream_t *st)
+{
+    return st != NULL && !st->given && st->phase != BOSH_LINK_CLOSED && st->phase != BOSH_LINK_NONE;
+}
+
+uint32_t bosh_streams_open(const bosh_streams_t *ss)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 1; i <= ss->ntable && ss->stats.streams > 0; i++) {
+        n += is_open(ss->table[i]);
+    }
+    return n;
+}
+
 void bosh_streams_abandon(bosh_streams_t *ss)
 {
     for (uint32_t i = 1; i <= ss->ntable; i++) {
         bosh_stream_t *st = ss->table[i];
-        if (st != NULL && st->phase != BOSH_LINK_CLOSED && st->phase != BOSH_LINK_NONE) {
+        if (is_open(st)) {
             bosh_stream_over(ss, st, BOSH_COND_SYSTEM_SHUTDOWN, "the server is stopping");
             settle(ss, st);
         }

@@ -406,3 +406,28 @@ bool bosh_up_pump(bosh_streams_t *ss, bosh_stream_t *st)
     }
     return false;
 }
+
+void bosh_up_resume(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    bool more = take_splitter(ss, st);
+
+    if (!more) {
+        if (!st->gone) {
+            bosh_stream_over(ss, st, BOSH_COND_INTERNAL_SERVER_ERROR, "no memory for a parser");
+        }
+        return;
+    }
+    while (more) {
+        bosh_session_t *s = bosh_stream_lock(ss, st);
+        const char *p;
+        size_t n;
+
+        if (s == NULL) {
+            return;
+        }
+        p = bosh_bytes_run(ss->arena, &s->link.raw, (size_t)st->fed, &n);
+        bosh_stream_unlock(ss);
+        more = p != NULL && feed(st, p, n);
+    }
+    (void)apply(ss, st);
+}

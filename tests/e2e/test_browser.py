@@ -26,7 +26,7 @@ CONFIG = """export default {{
     roomService: '{rooms}',
 }};
 """
-SCENARIOS = ["chat", "csp", "reload", "network", "lost", "keyboard", "phone", "guest", "chinese", "logout",
+SCENARIOS = ["chat", "csp", "reload", "answer", "network", "lost", "keyboard", "phone", "guest", "chinese", "logout",
              "errors", "twins", "insecure"]
 
 

@@ -4,11 +4,13 @@
 These run tests/tools/run.sh, which is what make calls, with a directory of their own.
 """
 
+import fcntl
 import os
 import re
 import signal
 import socket
 import subprocess
+import termios
 import urllib.request
 
 import pytest
@@ -25,10 +27,16 @@ class Run:
         self.dir, self.port = directory, port
         env = dict(os.environ, PORT=str(port), RUN_DIR=str(directory), BOSH_MODULE=str(MODULE))
         env.pop("LD_PRELOAD", None)
-        # A terminal's Ctrl-C goes to a whole process group: the script gets one of its own.
-        self.process = subprocess.Popen([SCRIPT], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        self.keyboard, terminal = os.openpty()
+        self.process = subprocess.Popen([SCRIPT], env=env, stdin=terminal, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(terminal)
         self.text = ""
+
+    def ctrl_c(self):
+        """As the terminal does it: SIGINT for everything in its foreground process group."""
+        os.write(self.keyboard, b"\x03")
 
     def started(self):
         """Reads what it says up to its last line."""
@@ -41,6 +49,7 @@ class Run:
     def ended(self):
         """(exit status, everything it said)"""
         self.text += self.process.communicate(timeout=30)[0]
+        os.close(self.keyboard)
         return self.process.returncode, self.text
 
     def pid_of(self, name):
@@ -101,7 +110,7 @@ def test_serves_the_page_and_stops_on_ctrl_c(run):
     assert "default-src 'none'" in policy and "unsafe" not in policy
     assert "anon.localhost" in fetch(one.port, "/config.js")[2]
     assert len(fetch(one.port, "/strophe.umd.min.js")[2]) > 50000
-    os.killpg(one.process.pid, signal.SIGINT)
+    one.ctrl_c()
     status, text = one.ended()
     assert status == 0 and "Nothing is left running" in text
     assert not leftovers(one.dir)

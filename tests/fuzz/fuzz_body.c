@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Request bodies. Whatever comes in: what is accepted goes to the server as that many well-formed elements,
- * none of which is the stream's own; and a second parse with the same object gives the same.
+ * Request bodies. Whatever comes in: what is accepted goes to the server as that many well-formed
+ * elements, none of which is the stream's own; and a second parse with the same object gives the
+ * same.
  */
 #include <stdint.h>
 

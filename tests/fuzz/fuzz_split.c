@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Streams of XMPP servers. Whatever comes in: the same events at once, byte by byte and in two pieces; and
- * each element, edited and moved into a <body/>, is what a namespace-aware reader saw in the stream.
+ * Streams of XMPP servers. Whatever comes in: the same events at once, byte by byte and in two
+ * pieces; and each element, edited and moved into a <body/>, is what a namespace-aware reader saw
+ * in the stream.
  */
 #include <stdint.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Feeds files to a fuzz target without a fuzzing engine: `replay FILE-OR-DIRECTORY...`. Linked with one
- * fuzz_*.c, whose checks abort. A run that has fed nothing fails.
+ * Feeds files to a fuzz target without a fuzzing engine: `replay FILE-OR-DIRECTORY...`. Linked with
+ * one fuzz_*.c, whose checks abort. A run that has fed nothing fails.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -333,11 +333,10 @@ start_prosody
 start_httpd
 announce
 
-# Not `wait -n`: it would wait for ever for a server that died before it. Nothing is ever written to that
-# pipe, so this looks twice a second without starting a process for it.
-exec 8<> <(:)
+# `wait -n` alone would wait for ever for a server that died just before it: hence the sleep.
 while alive "$HTTPD_PID" && alive "$PROSODY_PID"; do
-    read -r -t 0.5 -u 8
+    sleep 3 9>&- &
+    wait -n "$HTTPD_PID" "$PROSODY_PID" $!
 done
 alive "$HTTPD_PID" || died httpd "$RUN/log/httpd.out" "$RUN/log/httpd-error.log"
 died Prosody "$RUN/log/prosody.out" "$RUN/log/prosody.log"

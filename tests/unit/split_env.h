@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* split_env: a splitter, ways to feed it, and its events as text. For test_split.c and test_split_edits.c. */
+/* split_env: a splitter, ways to feed it, and its events as text. For test_split.c and
+ * test_split_edits.c.
+ */
 #ifndef SPLIT_ENV_H
 #define SPLIT_ENV_H
 

@@ -38,6 +38,7 @@ START_TEST(test_item_of_slices)
     ck_assert_int_eq(bosh_queue_pop_to(A, down(), &S->slots[0].answer, ANSWER), APR_EOF);
     bosh_queue_pop(A, down());
     bosh_queue_consume(A, down(), 1);
+    ck_assert_uint_eq(bosh_queue_peek(A, down(), got, sizeof(got)), 0);
     ck_assert_uint_eq(down()->items, 0);
 }
 END_TEST

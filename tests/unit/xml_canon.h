@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * xml_canon: what a namespace-aware reader sees of an XML document, as text that can be compared. For the
- * tests and fuzzers of the parsers; uses expat directly, so that it shares no code with what it checks.
+ * xml_canon: what a namespace-aware reader sees of an XML document, as text that can be compared.
+ * For the tests and fuzzers of the parsers; uses expat directly, so that it shares no code with
+ * what it checks.
  */
 #ifndef XML_CANON_H
 #define XML_CANON_H
@@ -132,8 +133,8 @@ static inline void canon_text(void *vc, const XML_Char *s, int n)
 }
 
 /*
- * Appends what the children of the root of this document are: names resolved, attributes sorted, text
- * joined. False when it is not well-formed.
+ * Appends what the children of the root of this document are: names resolved, attributes sorted,
+ * text joined. False when it is not well-formed.
  */
 static inline bool canon_children(text_t *out, const char *doc, size_t n)
 {

@@ -148,6 +148,36 @@ async function reload(browser) {
     assert.equal(await alice.sid(), sid);
 }
 
+/** A request that the server has taken and answered, and whose answer never reaches the page. */
+async function answer(browser) {
+    const [alice, bob] = await couple(browser);
+    const swallowed = [];
+    let swallow = false;
+    await alice.page.route('**/http-bind', async (route) => {
+        if (swallow) {
+            swallowed.push(await (await route.fetch()).text());
+        } else {
+            await route.continue();
+        }
+    });
+    await alice.send('first'); // the poll that is open was not seen by the route; the next one is
+    await bob.waitForText('first');
+    swallow = true;
+    await alice.send('in the request without an answer');
+    await bob.waitForText('in the request without an answer');
+    await bob.send('in the lost answer');
+    await until(() => swallowed.some((text) => text.includes('in the lost answer')), 'the answer is lost');
+    assert.deepEqual(await alice.texts('.msg:not(.mine)'), []);
+    swallow = false;
+    await alice.page.reload();
+    await alice.waitForText('in the lost answer');
+    await bob.send('after it');
+    await alice.waitForText('after it');
+    assert.deepEqual(await alice.texts('.msg:not(.mine)'), ['in the lost answer', 'after it']);
+    assert.deepEqual(await bob.texts('.msg:not(.mine)'), ['first', 'in the request without an answer']);
+    assert.equal(alice.logins(), 1);
+}
+
 /** The network goes away and comes back: the same session, nothing lost, nothing twice. */
 async function network(browser) {
     const [alice, bob] = await couple(browser);
@@ -501,5 +531,5 @@ async function insecure(browser) {
     assert.equal(alice.logins(), 1);
 }
 
-await main({ chat, csp, reload, network, lost, keyboard, phone, guest, chinese, logout, errors, twins, insecure },
+await main({ chat, csp, reload, answer, network, lost, keyboard, phone, guest, chinese, logout, errors, twins, insecure },
     { insecure: ['--host-resolver-rules=MAP chat.test 127.0.0.1'] });

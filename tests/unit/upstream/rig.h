@@ -63,6 +63,7 @@ typedef struct rig_t {
     bosh_lock_t *lock; /* the loop's; before there is one, `own` */
     bosh_lock_t own;
     bosh_loop_t *loop;
+    uint32_t me; /* the loop's peer */
     bosh_loop_cfg_t cfg;
     bosh_limits_t lim;
     bosh_target_t target[TARGETS];
@@ -223,6 +224,7 @@ static inline void loop_open(void)
     apr_pool_create(&R.pool, NULL);
     ck_assert_int_eq(bosh_loop_start(&R.loop, &R.cfg, R.pool), APR_SUCCESS);
     R.lock = bosh_loop_lock(R.loop);
+    R.me = bosh_loop_peer(R.loop);
 }
 
 static inline void validate(void)
@@ -304,7 +306,7 @@ static inline int request(const char *attrs, const char *payload)
                  attrs, payload);
 
     ck_assert_uint_lt(i, WAITERS);
-    c->holder = (bosh_holder_t){.peer = bosh_loop_peer(R.loop), .waiter = i, .gen = 7};
+    c->holder = (bosh_holder_t){.peer = R.me, .waiter = i, .gen = 7};
     ck_assert_msg(bosh_body_parse(body, text, (size_t)n, &req, &why) == APR_SUCCESS, "%s", why);
     bosh_lock(R.lock);
     if (req.has & BOSH_HAS_SID) {
@@ -315,8 +317,8 @@ static inline int request(const char *attrs, const char *payload)
             sid[k] = (uint8_t)rand();
         }
         bosh_session_create(&C.arena, bosh_clock_now(), &req, &R.lim, sid, req.to, "127.0.0.1",
-                            false, bosh_loop_peer(R.loop),
-                            (uint16_t)(req.route != NULL ? atoi(req.route) : 0), c->holder, &c->v);
+                            false, R.me, (uint16_t)(req.route != NULL ? atoi(req.route) : 0),
+                            c->holder, &c->v);
     }
     bosh_unlock(R.lock);
     bosh_body_destroy(body);
