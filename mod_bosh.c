@@ -9,7 +9,8 @@
  *                          the parent and hold nothing that points into this (reloadable) object
  *   child    child_init    the loop thread starts, requests may come
  *            child_stopping  held requests are answered, the loop drains: flags only, any thread
- *            pchild's end  the loop thread is joined before this object can be unloaded
+ *            pchild's end  the loop has given its streams away and is joined, before this object can be
+ *                          unloaded
  */
 #include <httpd.h>
 #include <http_config.h>
@@ -17,10 +18,14 @@
 #include <http_log.h>
 #include <ap_mpm.h>
 #include <mpm_common.h>
+#include <scoreboard.h>
 #include <apr_shm.h>
 #include <apr_strings.h>
 
+#include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 
 #include "bosh_config.h"
 #include "bosh_hold.h"
@@ -42,6 +47,7 @@ typedef struct retained_t {
 static retained_t *retained;
 static bosh_arena_t arena;
 static bosh_loop_t *loop;
+static bool alone; /* httpd -X: no other child will ever come */
 
 static int pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
 {
@@ -62,17 +68,38 @@ static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, 
 
 /* ---- the segment ---- */
 
+/* An eventfd and a socketpair for one peer; none of them, if that fails. */
+static bool make_waker(bosh_wakers_t *w, uint32_t i)
+{
+    int sv[2];
+
+    w->fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (w->fd[i] < 0) {
+        return false;
+    }
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) != 0) {
+        close(w->fd[i]);
+        return false;
+    }
+    w->in[i] = sv[0];
+    w->out[i] = sv[1];
+    return true;
+}
+
 static apr_status_t make_wakers(apr_pool_t *p, uint32_t n, bosh_wakers_t **out)
 {
     bosh_wakers_t *w = apr_palloc(p, sizeof(*w) + n * sizeof(int));
 
     w->n = n;
+    w->in = apr_palloc(p, 2 * n * sizeof(int));
+    w->out = w->in + n;
     for (uint32_t i = 0; i < n; i++) {
-        w->fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (w->fd[i] < 0) {
+        if (!make_waker(w, i)) {
             apr_status_t rv = apr_get_os_error();
             while (i-- > 0) {
                 close(w->fd[i]);
+                close(w->in[i]);
+                close(w->out[i]);
             }
             return rv;
         }
@@ -81,7 +108,7 @@ static apr_status_t make_wakers(apr_pool_t *p, uint32_t n, bosh_wakers_t **out)
     return APR_SUCCESS;
 }
 
-/* The first start: shared memory and eventfds, in the process pool. */
+/* The first start: shared memory, eventfds and socketpairs, in the process pool. */
 static apr_status_t make_retained(server_rec *s, const bosh_arena_sizes_t *sizes, uint64_t bytes)
 {
     apr_pool_t *p = s->process->pool;
@@ -131,6 +158,68 @@ static void keep_retained(server_rec *s, const bosh_arena_sizes_t *sizes)
     }
 }
 
+/* ---- the parent's nap ---- */
+
+/*
+ * After a graceful restart the parent sleeps for a second before it starts the new children, unless a signal
+ * wakes it. So we send some, until one of those children is there. The handler is in this object, which is
+ * unloaded at the next restart: a cleanup of pconf stops the timer first.
+ */
+#define NUDGE_MS  60
+#define NUDGE_MAX 16
+static volatile sig_atomic_t nudges;
+
+static void stop_nudging(void)
+{
+    static const struct itimerval off;
+
+    (void)setitimer(ITIMER_REAL, &off, NULL);
+}
+
+static void nudge(int sig)
+{
+    (void)sig;
+    for (uint32_t i = 1; i <= arena.h->sizes.peers; i++) {
+        const bosh_peer_t *p = bosh_arena_peer(&arena, i);
+        if (p->state == BOSH_PEER_LIVE &&
+            p->generation == (uint32_t)ap_scoreboard_image->global->running_generation) {
+            nudges = NUDGE_MAX;
+        }
+    }
+    if (++nudges >= NUDGE_MAX) {
+        stop_nudging();
+    }
+}
+
+static apr_status_t end_nudging(void *data)
+{
+    (void)data;
+    stop_nudging();
+    signal(SIGALRM, SIG_IGN);
+    return APR_SUCCESS;
+}
+
+static void start_nudging(apr_pool_t *pconf, server_rec *s)
+{
+    static const struct itimerval every = {{0, NUDGE_MS * 1000}, {0, NUDGE_MS * 1000}};
+    struct sigaction sa, old;
+
+    if (sigaction(SIGALRM, NULL, &old) != 0 ||
+        (old.sa_handler != SIG_DFL && old.sa_handler != SIG_IGN)) {
+        ap_log_error(APLOG_MARK, APLOG_DEBUG, 0, s,
+                     "BoshQuickRestart: another module uses SIGALRM, so it is left alone");
+        return;
+    }
+    memset(&sa, 0, sizeof(sa));
+    sa.sa_handler = nudge; /* without SA_RESTART: it is to interrupt */
+    sigemptyset(&sa.sa_mask);
+    nudges = 0;
+    if (sigaction(SIGALRM, &sa, NULL) == 0) {
+        apr_pool_cleanup_register(pconf, NULL, end_nudging, apr_pool_cleanup_null);
+        (void)setitimer(ITIMER_REAL, &every, NULL);
+    }
+}
+
 static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
     bosh_arena_sizes_t sizes;
@@ -153,6 +242,9 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
     retained = data;
     if (retained != NULL) {
         keep_retained(s, &sizes);
+        if (retained->usable && bosh_config_global()->quick_restart) {
+            start_nudging(pconf, s);
+        }
         return OK;
     }
     if (bytes == 0 || sizes.chunks < 1024) {
@@ -187,6 +279,27 @@ static void log_line(void *ctx, bosh_log_t level, const char *line)
     ap_log_error(APLOG_MARK, levels[level], 0, (server_rec *)ctx, "%s", line);
 }
 
+static uint32_t running_generation(void)
+{
+    return (uint32_t)ap_get_scoreboard_global()->running_generation;
+}
+
+/* No slot for another child until one of ours has gone. On worker a new child takes the old one's. */
+static bool crowded(void)
+{
+    const char *mpm = ap_show_mpm();
+    int limit = 0;
+
+    ap_mpm_query(strcmp(mpm, "prefork") == 0 ? AP_MPMQ_MAX_DAEMONS : AP_MPMQ_HARD_LIMIT_DAEMONS,
+                 &limit);
+    for (int i = 0; i < limit; i++) {
+        if (ap_get_scoreboard_process(i)->pid == 0) {
+            return false;
+        }
+    }
+    return limit > 0 && strcmp(mpm, "worker") != 0;
+}
+
 /* How many workers may sit in a blocking wait, and how many held requests may be under way to a worker. */
 static void worker_bounds(int *wakes, int *blocked)
 {
@@ -209,6 +322,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
         bosh_request_child_init(pchild, NULL);
         return;
     }
+    alone = ap_exists_config_define("ONE_PROCESS") || ap_exists_config_define("DEBUG");
     ap_mpm_query(AP_MPMQ_GENERATION, &generation);
     cfg.arena = &arena;
     cfg.wakers = retained->wakers;
@@ -220,9 +334,13 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     cfg.wake_all = bosh_hold_wake_all;
     cfg.next_deadline = bosh_hold_next_deadline;
     cfg.expire = bosh_hold_expire;
+    cfg.running_generation = running_generation;
+    cfg.crowded = crowded;
     cfg.log = log_line;
     cfg.log_ctx = s;
     worker_bounds(&wakes, &blocked);
+    stop_nudging();
+    signal(SIGALRM, SIG_IGN);
     rv = bosh_loop_start(&loop, &cfg, pchild);
     if (rv == APR_SUCCESS) {
         rv = bosh_hold_child_init(pchild, s, global->async != 0, wakes, blocked, bosh_loop_kick,
@@ -240,10 +358,16 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
 /* On event this may run on the listener: flags and one write, nothing that waits. */
 static void child_stopping(apr_pool_t *pool, int graceful)
 {
+    int threaded = 0;
+
     (void)pool;
-    (void)graceful; /* not to be relied on: prefork always says 0 */
-    if (loop != NULL) {
-        bosh_hold_stop();
+    if (loop == NULL) {
+        return;
+    }
+    bosh_hold_stop();
+    /* prefork always says 0; its loop finds out for itself (bosh_loop_retire). */
+    ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
+    if ((graceful || !threaded) && !alone) {
         bosh_loop_drain(loop);
     }
 }

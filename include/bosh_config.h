@@ -41,6 +41,7 @@ typedef struct bosh_global_t {
     int max_stanza, queue_size;
     apr_int64_t memory; /* 0: derived from max_sessions */
     int async;
+    int quick_restart;
 } bosh_global_t;
 
 extern const command_rec bosh_config_directives[];

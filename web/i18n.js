@@ -16,7 +16,6 @@ const TEXTS = {
         or: 'or',
         guest: 'Continue as guest',
         otherLanguage: '中文',
-        noScript: 'This page needs JavaScript.',
 
         sidebar: 'Chats and contacts',
         status: 'Your status',
@@ -136,7 +135,6 @@ const TEXTS = {
         or: '或',
         guest: '以访客身份继续',
         otherLanguage: 'English',
-        noScript: '此页面需要 JavaScript。',
 
         sidebar: '聊天和联系人',
         status: '我的状态',

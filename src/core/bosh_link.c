@@ -78,6 +78,12 @@ static apr_status_t take_event(bosh_arena_t *a, bosh_session_t *s, const bosh_sp
         link->phase = BOSH_LINK_OPEN;
     } else if (type == BOSH_ITEM_ERROR) {
         link->flags |= BOSH_LINK_ERROR;
+        if (s->state == BOSH_ST_LIVE) {
+            /* Now, not when the loop has closed the stream: the error travels in the terminal body, and its
+             * holder may look in between (X-080). */
+            s->state = BOSH_ST_ENDING;
+            s->cond = BOSH_COND_REMOTE_STREAM_ERROR;
+        }
     }
     return APR_SUCCESS;
 }

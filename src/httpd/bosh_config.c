@@ -44,6 +44,7 @@ void bosh_config_reset(void)
     global.queue_size = DEFAULT_QUEUE_SIZE;
     global.memory = 0;
     global.async = 1;
+    global.quick_restart = 1;
     targets = NULL;
 }
 
@@ -221,6 +222,17 @@ static const char *set_async(cmd_parms *cmd, void *dconf, int on)
     (void)dconf;
     if (err == NULL) {
         global.async = on;
+    }
+    return err;
+}
+
+static const char *set_quick_restart(cmd_parms *cmd, void *dconf, int on)
+{
+    const char *err = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    (void)dconf;
+    if (err == NULL) {
+        global.quick_restart = on;
     }
     return err;
 }
@@ -560,4 +572,6 @@ const command_rec bosh_config_directives[] = {
                     "origins whose pages may use this server, or *"),
     AP_INIT_FLAG("BoshAsync", set_async, NULL, RSRC_CONF,
                  "whether requests are held without a thread where httpd can do that"),
+    AP_INIT_FLAG("BoshQuickRestart", set_quick_restart, NULL, RSRC_CONF,
+                 "whether a graceful restart starts its new children without a second's delay"),
     {NULL}};

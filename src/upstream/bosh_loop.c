@@ -464,12 +464,13 @@ void bosh_loop_drain(bosh_loop_t *loop)
     bosh_loop_kick(loop);
 }
 
-/* prefork leaves from inside its handler of SIGTERM and SIGHUP, which are blocked there and nowhere else. */
+/* prefork leaves from inside its handlers of SIGTERM and SIGHUP, each blocked there and nowhere else; the
+ * other MPMs block everything but SIGTERM. */
 static bool in_signal_handler(void)
 {
     sigset_t now;
 
-    return pthread_sigmask(SIG_BLOCK, NULL, &now) == 0 &&
+    return pthread_sigmask(SIG_BLOCK, NULL, &now) == 0 && sigismember(&now, SIGUSR2) == 0 &&
            (sigismember(&now, SIGTERM) == 1 || sigismember(&now, SIGHUP) == 1);
 }
 

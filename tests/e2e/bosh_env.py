@@ -247,7 +247,8 @@ class Httpd:
     def check_config(self):
         """httpd -t: (exit code, what it said)."""
         self.write_config()
-        done = subprocess.run([APACHE, "-t", "-f", self.conf], capture_output=True, text=True)
+        env = dict(os.environ, LD_PRELOAD=PRELOAD, ASAN_OPTIONS="detect_leaks=0") if PRELOAD else None
+        done = subprocess.run([APACHE, "-t", "-f", self.conf], capture_output=True, text=True, env=env)
         return done.returncode, done.stdout + done.stderr
 
     # ---- life ----

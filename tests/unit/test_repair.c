@@ -562,7 +562,7 @@ START_TEST(test_validate_sees_broken_tables)
     s->link.prime = b;
     SEEN(A->h->fresh_chunk, CHUNKS + 2, "a mark of fresh records is out of range");
     SEEN(A->h->fresh_session, 0, "a mark of fresh records is out of range");
-    SEEN(p->state, 3, "a peer has no state");
+    SEEN(p->state, 4, "a peer has no state");
     SEEN(p->mail_head, BOSH_MAILBOX, "a mailbox is out of range");
     SEEN(p->mail_n, BOSH_MAILBOX + 1, "a mailbox is out of range");
 }

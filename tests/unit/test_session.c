@@ -1000,6 +1000,20 @@ START_TEST(test_B_261_the_end_waits_for_the_next_request)
 }
 END_TEST
 
+START_TEST(test_X_080_the_error_comes_with_the_end)
+{
+    int c;
+
+    open_session("");
+    c = req(1001, "", "");
+    server("<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>");
+    ck_assert(is_terminate(c, "remote-stream-error")); /* before the loop has closed the stream */
+    ck_assert(contains(c, "<stream:error><conflict"));
+    link_over(BOSH_COND_REMOTE_STREAM_ERROR);
+    ck_assert(is_terminate(req(1002, "", ""), "item-not-found"));
+}
+END_TEST
+
 START_TEST(test_B_262_every_open_request_is_answered_at_the_end)
 {
     int c1, c2;
@@ -1223,6 +1237,7 @@ int main(void)
         test_B_252_terminate_alone,
         test_B_127_terminate_in_its_turn,
         test_B_261_the_end_waits_for_the_next_request,
+        test_X_080_the_error_comes_with_the_end,
         test_B_262_every_open_request_is_answered_at_the_end,
         test_B_261_the_end_is_not_told_to_a_dead_connection,
         test_B_100_failure_at_creation,

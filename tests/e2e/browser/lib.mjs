@@ -8,6 +8,9 @@
 //   BOSH_ROOMS       domain of the chat rooms
 //   BOSH_CHROMIUM    the browser (default /usr/bin/chromium)
 //   BOSH_SHOTS       a directory for screenshots (default: none are made)
+//   BOSH_WAIT        milliseconds after which something that should happen has not (default 15000)
+//
+// package.json has playwright-core 1.61: the last line of releases that runs on Node 18, which is Debian 12's.
 
 import assert from 'node:assert/strict';
 import path from 'node:path';

@@ -148,34 +148,36 @@ async function reload(browser) {
     assert.equal(await alice.sid(), sid);
 }
 
-/** A request that the server has taken and answered, and whose answer never reaches the page. */
+/** The server has answered, and the answer never reaches the page: it must ask for it again. */
 async function answer(browser) {
     const [alice, bob] = await couple(browser);
     const swallowed = [];
-    let swallow = false;
     await alice.page.route('**/http-bind', async (route) => {
-        if (swallow) {
-            swallowed.push(await (await route.fetch()).text());
+        const response = await route.fetch({ timeout: 0 });
+        const text = await response.text();
+        if (text.includes('in the lost answer') && swallowed.length === 0) {
+            swallowed.push(text); // the page's request stays open
         } else {
-            await route.continue();
+            await route.fulfill({ response });
         }
     });
-    await alice.send('first'); // the poll that is open was not seen by the route; the next one is
+    // The poll that is open now was not seen by the route; this ends it, and the next one is.
+    await alice.send('first');
     await bob.waitForText('first');
-    swallow = true;
-    await alice.send('in the request without an answer');
-    await bob.waitForText('in the request without an answer');
+    await alice.page.waitForSelector('.msg.mine use[href="#i-checks"]');
     await bob.send('in the lost answer');
-    await until(() => swallowed.some((text) => text.includes('in the lost answer')), 'the answer is lost');
+    await until(() => swallowed.length === 1, 'the answer is lost');
     assert.deepEqual(await alice.texts('.msg:not(.mine)'), []);
-    swallow = false;
     await alice.page.reload();
     await alice.waitForText('in the lost answer');
     await bob.send('after it');
+    await alice.send('and so on');
     await alice.waitForText('after it');
+    await bob.waitForText('and so on');
     assert.deepEqual(await alice.texts('.msg:not(.mine)'), ['in the lost answer', 'after it']);
-    assert.deepEqual(await bob.texts('.msg:not(.mine)'), ['first', 'in the request without an answer']);
+    assert.deepEqual(await bob.texts('.msg:not(.mine)'), ['first', 'and so on']);
     assert.equal(alice.logins(), 1);
+    await alice.page.unrouteAll({ behavior: 'ignoreErrors' });
 }
 
 /** The network goes away and comes back: the same session, nothing lost, nothing twice. */
@@ -398,7 +400,6 @@ async function guest(browser) {
     await alice.waitForText('may I ask you something?');
     await alice.send('of course');
     await visitor.waitForText('of course');
-    assert.match(ROOMS, /./);
 }
 
 async function chinese(browser) {
