@@ -326,7 +326,7 @@ def test_graceful_stop(httpd, stub, mpm):
 def test_the_parent_does_not_sleep(httpd, stub, mpm):
     """BoshQuickRestart: from the signal to the first answer of the new generation."""
     server = httpd(mpm=mpm, children=4 if mpm == "prefork" else 2, threads=16, upstreams=[stub.upstream()],
-                   directives="MaxRequestWorkers 16\n" if mpm == "prefork" else "")
+                   directives="MaxRequestWorkers 8\n" if mpm == "prefork" else "")
     client = server.client()
     client.start(stub)
     took = []

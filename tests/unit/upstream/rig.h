@@ -178,7 +178,14 @@ static inline void arena_open(uint32_t sessions, uint32_t chunks, uint32_t peers
     ck_assert_int_eq(bosh_lock_init(&C.arena), APR_SUCCESS);
     C.wakers = calloc(1, sizeof(*C.wakers) + peers * sizeof(int));
     C.wakers->n = peers;
+    C.wakers->in = calloc(2 * peers, sizeof(int));
+    C.wakers->out = C.wakers->in + peers;
     for (uint32_t i = 0; i < peers; i++) {
+        int sv[2];
+        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv),
+                         0);
+        C.wakers->in[i] = sv[0];
+        C.wakers->out[i] = sv[1];
         C.wakers->fd[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         ck_assert_int_ge(C.wakers->fd[i], 0);
     }
@@ -252,7 +259,10 @@ static inline void arena_close(void)
 {
     for (uint32_t i = 0; i < C.wakers->n; i++) {
         close(C.wakers->fd[i]);
+        close(C.wakers->in[i]);
+        close(C.wakers->out[i]);
     }
+    free(C.wakers->in);
     free(C.wakers);
     munmap(C.mem, C.bytes);
     apr_terminate();
