@@ -35,6 +35,11 @@
 #define BOSH_XML_MAX_DEPTH 128
 #define BOSH_XML_MAX_ATTRS 256
 
+/* Payloads in one request, and by how much declarations copied from its wrapper may make them grow beyond
+ * twice the request: what one client may ask the others to wait for. */
+#define BOSH_MAX_STANZAS 4096
+#define BOSH_MAX_GROWTH  65536
+
 /* Sizes of strings kept in a session; longer ones are refused where they come in. */
 #define BOSH_SID_BYTES    16 /* random bytes; the sid on the wire is their lower-case hex */
 #define BOSH_SID_LEN      32

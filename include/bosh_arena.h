@@ -96,6 +96,7 @@ typedef enum bosh_slot_state_t {
     0x20u /* its client has been told type='error': it gets E when due, no payload */
 #define BOSH_SLOT_FINAL  0x40u  /* the stored answer ends the session */
 #define BOSH_SLOT_MAILED 0x80u  /* its holder has been mailed and has not looked yet */
+#define BOSH_SLOT_PLAIN  0x200u /* the answer is BOSH_BODY_EMPTY: nothing is stored for it */
 #define BOSH_SLOT_GAVE   0x100u /* the stored answer carries payload */
 
 /* One request id, from its arrival until its answer leaves the replay window. rid % nslots is its place. */

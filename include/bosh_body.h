@@ -61,6 +61,10 @@ typedef struct bosh_body_t bosh_body_t;
 bosh_body_t *bosh_body_create(void);
 void bosh_body_destroy(bosh_body_t *b);
 
+/* Gives back the memory that an unusually large request has made the parser take; the results of the last
+ * parse are gone. */
+void bosh_body_forget(bosh_body_t *b);
+
 /*
  * Parses one whole request body of `len` bytes at `buf`, which must stay unchanged while `req` is in use.
  *
@@ -83,6 +87,7 @@ void bosh_body_destroy(bosh_body_t *b);
  * wrapper when the child has none and the request is not a session creation (no sid) (X-011).
  * payload_bytes counts the insertions: many small children that each use a long namespace of the wrapper
  * can make it exceed `len` a thousandfold, so compare it with a limit before copying.
+ * More than BOSH_MAX_STANZAS children, or more than 2 * len + BOSH_MAX_GROWTH bytes of payload: APR_EGENERAL.
  * A child in the streams namespace, or {xmpp-tls}starttls, or {compress}compress: APR_EGENERAL (X-013..015).
  */
 apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_req_t *req,
@@ -122,6 +127,8 @@ typedef struct bosh_ans_t {
  */
 size_t bosh_body_print_open(char *dst, const bosh_ans_t *ans, bool empty);
 
+/* What bosh_body_print_open() makes of an answer that says nothing: most of them. */
+#define BOSH_BODY_EMPTY     "<body xmlns='" BOSH_NS_HTTPBIND "'/>"
 #define BOSH_BODY_CLOSE     "</body>"
 #define BOSH_BODY_CLOSE_LEN 7
 

@@ -67,7 +67,7 @@ typedef struct bosh_loop_stats_t {
 
 typedef struct bosh_loop_t bosh_loop_t;
 
-#define BOSH_ALONE_TIME apr_time_from_sec(3)  /* no peer to give to, and no younger generation */
+#define BOSH_ALONE_TIME apr_time_from_sec(3)  /* no peer to give to, and none can be expected */
 #define BOSH_LATE_TIME  apr_time_from_sec(30) /* ... the younger generation does not come up */
 #define BOSH_DRAIN_TIME apr_time_from_sec(60) /* everything else is done, and still streams */
 #define BOSH_FORCE_TIME apr_time_from_sec(2)  /* for a loop that was told to end at once */

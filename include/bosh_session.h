@@ -78,7 +78,8 @@ void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req
                           bosh_verdict_t *v);
 
 /* A request with this sid could not be parsed: bad-request ends the session (B-044). v: TELL. */
-void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, bosh_verdict_t *v);
+void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, bool tls,
+                              bosh_verdict_t *v);
 
 /*
  * The holder looks again (woken, deadline, more input, stopping): `must` answers now even with nothing to

@@ -16,6 +16,9 @@ typedef enum bosh_win_t {
     BOSH_WIN_OUTSIDE /* beyond the window, or its answer is no longer kept: item-not-found */
 } bosh_win_t;
 
+/* Payload that may wait behind a gap in one session; what comes beyond it is to come again later. */
+#define BOSH_MAX_DEFERRED (512 * 1024)
+
 /* Judges a rid. `extra`: the request pauses or terminates and may go one beyond the window (11, R-03). */
 bosh_win_t bosh_window_judge(bosh_arena_t *a, bosh_session_t *s, uint64_t rid, bool extra);
 

@@ -165,6 +165,10 @@ static bool print_answer(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
 
     payload = payload && bosh_queue_head(a, &s->link.up, &head, &len);
     fill_attributes(s, slot, payload, head, &ans, sid);
+    if (ans.flags == 0 && !payload) {
+        slot->flags |= BOSH_SLOT_PLAIN;
+        return true;
+    }
     n = bosh_body_print_open(open, &ans, !payload);
     if (!bosh_arena_room(a, (uint32_t)(n / BOSH_CHUNK_DATA + ANSWER_ROOM), BOSH_PRIO_ANSWER) ||
         bosh_bytes_append(a, &slot->answer, open, n, BOSH_PRIO_ANSWER) != APR_SUCCESS) {
@@ -271,10 +275,11 @@ static void bury_slot(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_s
         ans.cond = cond;
     }
     n = bosh_body_print_open(open, &ans, true);
-    if (bosh_bytes_append(a, &slot->answer, open, n, BOSH_PRIO_ANSWER) == APR_SUCCESS) {
-        if (cond != BOSH_COND_COUNT) {
-            slot->flags |= BOSH_SLOT_FINAL;
-        }
+    if (cond == BOSH_COND_COUNT) {
+        slot->flags |= BOSH_SLOT_PLAIN;
+        finish_slot(a, now, s, slot);
+    } else if (bosh_bytes_append(a, &slot->answer, open, n, BOSH_PRIO_ANSWER) == APR_SUCCESS) {
+        slot->flags |= BOSH_SLOT_FINAL;
         finish_slot(a, now, s, slot);
     } else {
         bosh_window_drop(a, slot);
@@ -397,6 +402,22 @@ static void release(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bo
     }
 }
 
+/* Since when a request waits for one before it that has not come. */
+static void note_gap(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
+{
+    bool gap = false;
+
+    for (uint32_t i = 0; i < a->h->sizes.slots && !gap; i++) {
+        gap = s->slots[i].state == BOSH_SLOT_DEFERRED && s->slots[i].rid > s->received;
+    }
+    if (!gap) {
+        s->gap_since = 0;
+    } else if (s->gap_since == 0) {
+        s->gap_since = now;
+        bosh_answer_mail_owner(a, s); /* its timer was armed for silence */
+    }
+}
+
 void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
                         const bosh_limits_t *lim)
 {
@@ -419,5 +440,6 @@ void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
             release(a, now, s, lim);
         }
     }
+    note_gap(a, now, s);
     bosh_answer_deliver(a, s);
 }

@@ -24,6 +24,7 @@
 struct bosh_body_t {
     bosh_xml_t *xml;
     const char *buf;
+    size_t len;
     bosh_req_t *req;
 
     bosh_piece_t *pieces;
@@ -295,6 +296,10 @@ static void end_child(bosh_body_t *b, const bosh_xml_end_t *el)
     bool lang = b->lang_text.n > 0 && !b->child_has_lang;
     int64_t at = b->child_at;
 
+    if (b->req->nstanzas >= BOSH_MAX_STANZAS) {
+        bosh_xml_fail(b->xml, APR_EGENERAL, "too many payloads in one request");
+        return;
+    }
     if (!bosh_xml_grow(&b->pieces, &b->pieces_cap, b->npieces + ninserts + 4,
                        sizeof(b->pieces[0]))) {
         bosh_xml_fail(b->xml, APR_ENOMEM, "out of memory");
@@ -315,6 +320,9 @@ static void end_child(bosh_body_t *b, const bosh_xml_end_t *el)
     }
     add_piece(b, b->buf + at, (size_t)(el->end - at), true);
     b->req->nstanzas++;
+    if (b->req->payload_bytes > 2 * b->len + BOSH_MAX_GROWTH) {
+        bosh_xml_fail(b->xml, APR_EGENERAL, "namespace declarations make the payload too large");
+    }
 }
 
 static void on_start(void *vb, const bosh_xml_start_t *el)
@@ -361,8 +369,7 @@ void bosh_body_destroy(bosh_body_t *b)
     }
 }
 
-/* Forgets the last request, and what an unusually large one has made grow. */
-static void forget(bosh_body_t *b)
+void bosh_body_forget(bosh_body_t *b)
 {
     bosh_xml_trim(&b->text, &b->text_cap, KEEP_TEXT);
     bosh_xml_trim(&b->pieces, &b->pieces_cap, KEEP_PIECES);
@@ -377,8 +384,9 @@ apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_r
     apr_status_t rv;
 
     memset(req, 0, sizeof(*req));
-    forget(b);
+    bosh_body_forget(b);
     b->buf = buf;
+    b->len = len;
     b->req = req;
     if (why == NULL) {
         why = &ignored;

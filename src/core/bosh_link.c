@@ -103,13 +103,15 @@ apr_status_t bosh_session_up(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     apr_status_t rv = APR_SUCCESS;
     size_t i;
 
-    (void)now;
     bosh_arena_touch(a, s);
     for (i = 0; i < n; i++) {
         rv = take_event(a, s, &ev[i], *raw_base, hdr);
         if (rv != APR_SUCCESS) {
             break;
         }
+    }
+    if (s->state == BOSH_ST_ENDING) {
+        bosh_answer_touch(a, now, s);
     }
     *done = i;
     consume_raw(a, s, rv == APR_SUCCESS ? boundary : ev[i].start, raw_base);

@@ -69,7 +69,7 @@ static void tell_error(bosh_verdict_t *v)
 static void send_slot(bosh_session_t *s, const bosh_slot_t *slot, bosh_verdict_t *v)
 {
     v->act = BOSH_DO_SEND;
-    v->len = slot->answer.len;
+    v->len = slot->flags & BOSH_SLOT_PLAIN ? sizeof(BOSH_BODY_EMPTY) - 1 : slot->answer.len;
     v->rid = slot->rid;
     if (slot->flags & BOSH_SLOT_FINAL) {
         v->cond = (bosh_cond_t)s->cond;
@@ -93,11 +93,13 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
                  bosh_slot_t *slot, bool must, bosh_verdict_t *v)
 {
     bool due = must || now >= slot->due;
+    bool tried = due;
 
     if (slot->state == BOSH_SLOT_HELD) {
         bool first = bosh_window_oldest(a, s, true) == slot;
         bool creation = (slot->flags & BOSH_SLOT_CREATION) && s->link.phase >= BOSH_LINK_OPEN;
-        if (due || creation || (first && bosh_answer_pending(s))) {
+        tried = due || creation || (first && bosh_answer_pending(s));
+        if (tried) {
             bosh_answer_up_to(a, now, s, lim, slot);
             bosh_answer_deliver(a, s); /* what is left may go to the next one */
         }
@@ -113,8 +115,8 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
         tell_error(v);
     } else {
         v->act = BOSH_DO_HOLD;
-        /* Due and not answered: the chunks ran out; try again soon. */
-        v->deadline = due ? now + apr_time_from_msec(200) : slot->due;
+        /* To be answered and not answered: the chunks ran out; try again soon. */
+        v->deadline = tried ? now + apr_time_from_msec(200) : slot->due;
     }
 }
 
@@ -289,13 +291,13 @@ size_t bosh_session_print_header(const bosh_session_t *s, char *dst)
     return print_header(dst, s->to, s->lang, s->xmpp_version);
 }
 
-/* the restart's own to, lang and version, else those of the creation. */
+/* X-042: the restart's own lang and version, else those of the creation. Its `to` can only be the session's:
+ * another one would reach a domain that no BoshUpstream line names (B-087). */
 static bosh_slice_t restart_header(const bosh_session_t *s, const bosh_req_t *req, char *buf)
 {
     bosh_slice_t h = {buf, 0};
 
-    h.n = print_header(buf, req->to != NULL && req->to[0] != '\0' ? req->to : s->to,
-                       req->lang != NULL ? req->lang : s->lang,
+    h.n = print_header(buf, s->to, req->lang != NULL ? req->lang : s->lang,
                        req->xmpp_version != NULL ? req->xmpp_version : s->xmpp_version);
     return h;
 }
@@ -332,6 +334,16 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
     look(a, now, s, lim, slot, false, v);
 }
 
+/* 19.1: a session made over TLS neither answers nor counts requests without (B-361, B-362, B-208). */
+static bool wrong_channel(const bosh_session_t *s, bool tls, bosh_verdict_t *v)
+{
+    if ((s->flags & BOSH_SESS_TLS) && !tls) {
+        v->act = BOSH_DO_CLOSE;
+        return true;
+    }
+    return false;
+}
+
 void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
                           const bosh_limits_t *lim, bool tls, bosh_holder_t holder,
                           bosh_verdict_t *v)
@@ -347,9 +359,7 @@ void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req
         return;
     }
     bosh_arena_touch(a, s);
-    if ((s->flags & BOSH_SESS_TLS) &&
-        !tls) { /* 19.1: neither answered nor counted (B-361, B-362, B-208) */
-        v->act = BOSH_DO_CLOSE;
+    if (wrong_channel(s, tls, v)) {
         return;
     }
     slot = bosh_window_slot(a, s, req->rid);
@@ -377,7 +387,8 @@ void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req
     }
 }
 
-void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, bosh_verdict_t *v)
+void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, bool tls,
+                              bosh_verdict_t *v)
 {
     bosh_session_t *s = bosh_arena_find(a, sid);
 
@@ -387,6 +398,9 @@ void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, 
         return;
     }
     bosh_arena_touch(a, s);
+    if (wrong_channel(s, tls, v)) {
+        return;
+    }
     fail(a, now, s, BOSH_COND_BAD_REQUEST, v);
 }
 
@@ -440,6 +454,12 @@ size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint
     if (slot == NULL || slot->state != BOSH_SLOT_ANSWERED) {
         return 0;
     }
+    if (slot->flags & BOSH_SLOT_PLAIN) {
+        size_t left = off < sizeof(BOSH_BODY_EMPTY) - 1 ? sizeof(BOSH_BODY_EMPTY) - 1 - off : 0;
+        n = n < left ? n : left;
+        memcpy(dst, BOSH_BODY_EMPTY + off, n);
+        return n;
+    }
     return bosh_bytes_peek(a, &slot->answer, off, dst, n);
 }
 
@@ -458,14 +478,23 @@ void bosh_session_end(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_c
     }
 }
 
-/* Drops the stored answers but those just made for somebody who waits. */
+/* Drops the stored answers but those that may not have been sent yet (B-221). */
 static void forget_answers(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
 {
     for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
-        if (s->slots[i].state == BOSH_SLOT_ANSWERED && s->slots[i].answered != now) {
+        if (s->slots[i].state == BOSH_SLOT_ANSWERED &&
+            now - s->slots[i].answered >= apr_time_from_sec(1)) {
             bosh_window_drop(a, &s->slots[i]);
         }
     }
+}
+
+/* R-05, B-145: a gap may stay open for as long as silence may last, whatever is sent again meanwhile. */
+static apr_time_t gap_ends(const bosh_session_t *s)
+{
+    return s->gap_since != 0 && s->inactivity > 0 && s->state == BOSH_ST_LIVE
+               ? s->gap_since + apr_time_from_sec(s->inactivity)
+               : BOSH_NEVER;
 }
 
 apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
@@ -475,7 +504,7 @@ apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     apr_time_t next;
 
     bosh_arena_touch(a, s);
-    if (now >= s->inactive_at) {
+    if (now >= s->inactive_at || now >= gap_ends(s)) {
         if (s->state == BOSH_ST_TOMB) {
             if (closed) {
                 bosh_arena_session_free(a, s);
@@ -496,6 +525,9 @@ apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
                apr_time_from_sec(1); /* the loop is closing the link; it calls again at once then */
     } else {
         next = s->inactive_at;
+    }
+    if (gap_ends(s) < next) {
+        next = gap_ends(s);
     }
     s->armed = next;
     return next;

@@ -43,13 +43,15 @@ void bosh_window_drop(bosh_arena_t *a, bosh_slot_t *slot)
 /* Appends the request's stanzas to the slot, each as one item. */
 static apr_status_t store_payload(bosh_arena_t *a, bosh_slot_t *slot, const bosh_req_t *req)
 {
-    enum { MAX = 64 };
+    enum {
+        MAX = BOSH_XML_MAX_ATTRS + 8
+    }; /* a piece for each declaration of the wrapper, and the rest */
     bosh_slice_t parts[MAX];
     int n = 0;
 
     for (size_t i = 0; i < req->npieces; i++) {
         if (n == MAX) {
-            return APR_ENOMEM; /* the parser promises far fewer pieces to a stanza */
+            return APR_EINVAL; /* the parser's limits do not let that happen */
         }
         parts[n].p = req->pieces[i].p;
         parts[n].n = req->pieces[i].n;
@@ -66,6 +68,17 @@ static apr_status_t store_payload(bosh_arena_t *a, bosh_slot_t *slot, const bosh
     return APR_SUCCESS;
 }
 
+/* What waits in the slots already. */
+static size_t deferred_bytes(bosh_arena_t *a, const bosh_session_t *s)
+{
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
+        n += BOSH_QUEUE_BYTES(&s->slots[i].payload);
+    }
+    return n;
+}
+
 apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t now,
                                const bosh_req_t *req, bosh_slice_t header, bosh_holder_t holder)
 {
@@ -73,6 +86,10 @@ apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t no
     bosh_slot_t fresh = {.rid = req->rid, .state = BOSH_SLOT_DEFERRED};
     apr_status_t rv;
 
+    if (deferred_bytes(a, s) + req->payload_bytes > BOSH_MAX_DEFERRED &&
+        req->rid > s->received + 1) {
+        return APR_ENOMEM;
+    }
     if (slot->state != BOSH_SLOT_FREE) {
         if (slot->state != BOSH_SLOT_ANSWERED ||
             ((s->flags & BOSH_SESS_ACKS) && slot->rid > s->client_ack)) {

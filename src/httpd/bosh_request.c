@@ -33,6 +33,7 @@ APLOG_USE_MODULE(bosh);
 #define KEEP_BUFFER    (64 * 1024) /* a desk whose buffer has grown beyond this gives it back */
 #define COPY_STEP      (64 * 1024) /* bytes copied out of the arena per lock hold */
 #define FULL_LOG_EVERY apr_time_from_sec(10)
+#define BROKEN         (-1) /* of read_body(): not an HTTP status */
 
 /* What a worker needs to take one body in; pooled, never held while a request waits. */
 typedef struct desk_t {
@@ -111,6 +112,7 @@ static void give_desk(desk_t *d)
         d->buf = NULL;
         d->size = 0;
     }
+    bosh_body_forget(d->parser);
     apr_thread_mutex_lock(child.mutex);
     d->next = child.desks;
     child.desks = d;
@@ -258,11 +260,15 @@ static bool version_ok(const char *s)
     return s == NULL || (s[0] != '\0' && strlen(s) < 8 && strspn(s, "0123456789.") == strlen(s));
 }
 
-/* Checks what later steps copy into fixed places. */
+/* Checks what later steps copy into fixed places. Attributes of the creation mean nothing later (B-047), but
+ * for those that a restart takes up again (X-042). */
 static bool strings_ok(const bosh_req_t *req)
 {
-    return content_ok(req->content) && short_enough(req->lang, BOSH_MAX_LANG) &&
-           short_enough(req->to, BOSH_MAX_DOMAIN) && version_ok(req->xmpp_version);
+    bool creates = !(req->has & BOSH_HAS_SID);
+
+    return (!creates || (content_ok(req->content) && short_enough(req->to, BOSH_MAX_DOMAIN))) &&
+           (!(creates || req->restart) ||
+            (short_enough(req->lang, BOSH_MAX_LANG) && version_ok(req->xmpp_version)));
 }
 
 static void tell_now(bosh_verdict_t *v, bosh_cond_t cond)
@@ -338,8 +344,8 @@ static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *
 /* ---- reading ---- */
 
 /*
- * The whole body into the desk. OK, or the HTTP status to answer with. A body that does not arrive whole
- * never reaches the session (B-012).
+ * The whole body into the desk. OK, or the HTTP status to answer with, or BROKEN for a body that does not
+ * arrive whole; that one never reaches the session (B-012).
  */
 static int read_body(request_rec *r, const bosh_config_t *conf, desk_t *d, size_t *len)
 {
@@ -364,7 +370,7 @@ static int read_body(request_rec *r, const bosh_config_t *conf, desk_t *d, size_
         }
         n = ap_get_client_block(r, d->buf + *len, d->size - *len);
         if (n < 0) {
-            return HTTP_BAD_REQUEST;
+            return BROKEN;
         }
         *len += (size_t)n;
     } while (n > 0);
@@ -374,6 +380,8 @@ static int read_body(request_rec *r, const bosh_config_t *conf, desk_t *d, size_
 static int refuse_body(request_rec *r, const bosh_config_t *conf, int status)
 {
     switch (status) {
+    case BROKEN: /* a 4xx would end the client's session; so it sends the request again */
+        return bosh_respond_close(r);
     case HTTP_REQUEST_ENTITY_TOO_LARGE: /* B-019: no session is touched */
         ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
                       "request body larger than BoshMaxBody (%d bytes)", conf->max_body);
@@ -426,7 +434,8 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, desk_t *d, siz
         tell_now(v, BOSH_COND_BAD_REQUEST);
         if (req.has & BOSH_HAS_SID) { /* B-044 */
             bosh_lock(child.lock);
-            bosh_session_bad_request(child.lock->arena, bosh_clock_now(), req.sid, v);
+            bosh_session_bad_request(child.lock->arena, bosh_clock_now(), req.sid,
+                                     ap_ssl_conn_is_ssl(r->connection), v);
             bosh_unlock(child.lock);
         }
     } else if (!(req.has & BOSH_HAS_SID)) {

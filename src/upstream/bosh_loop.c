@@ -38,7 +38,8 @@ struct bosh_loop_t {
     bool running; /* main thread: there is a thread to join */
     uint32_t me;
     int epfd;
-    int evfd;                       /* ours of cfg.wakers */
+    int evfd; /* ours of cfg.wakers */
+    pid_t parent;
     int draining, stopping, forced; /* set by other threads, atomically */
     int finished;                   /* ... and by ours */
     bool drained;
@@ -101,7 +102,9 @@ static bool is_current(const bosh_loop_t *l)
 
 static apr_interval_time_t patience(const bosh_loop_t *l)
 {
-    return is_current(l) ? BOSH_ALONE_TIME : BOSH_LATE_TIME;
+    bool crowded = l->cfg.crowded != NULL && l->cfg.crowded(); /* then we are in the way */
+
+    return is_current(l) || crowded ? BOSH_ALONE_TIME : BOSH_LATE_TIME;
 }
 
 /* httpd stops, or what it starts does not come: the clients are told. */
@@ -399,6 +402,7 @@ apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr
     l->lock.wakers = cfg->wakers;
     l->lock.on_repair = on_repair;
     l->lock.ctx = l;
+    l->parent = getppid();
     l->evfd = -1;
     l->epfd = epoll_create1(EPOLL_CLOEXEC);
     if (l->epfd < 0) {
@@ -479,7 +483,6 @@ static void await_end(bosh_loop_t *l, bool forced)
 {
     struct timespec slice = {0, 50000000};
     apr_time_t since = bosh_clock_now();
-    pid_t parent = getppid();
     sigset_t term, before;
 
     sigemptyset(&term);
@@ -495,7 +498,7 @@ static void await_end(bosh_loop_t *l, bool forced)
             _exit(
                 0); /* the signal has interrupted this very thread while it held the arena's lock */
         }
-        if (sigtimedwait(&term, NULL, &slice) == SIGTERM || getppid() != parent) {
+        if (sigtimedwait(&term, NULL, &slice) == SIGTERM || getppid() != l->parent) {
             forced = true;
         }
     }

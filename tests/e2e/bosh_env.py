@@ -199,8 +199,8 @@ class Httpd:
             return f"StartServers {n}\nMinSpareServers {n}\nMaxSpareServers {n}\nServerLimit {2 * n}\n" \
                    f"MaxRequestWorkers {n}\n"
         extra = "AsyncRequestWorkerFactor 200\n" if self.mpm == "event" else ""
-        # ServerLimit needs room for a second generation during a graceful restart.
-        return f"ServerLimit {3 * n}\nThreadLimit {t}\nStartServers {n}\nThreadsPerChild {t}\n" \
+        # ServerLimit needs room for the generations before, which may follow one another quickly.
+        return f"ServerLimit {5 * n}\nThreadLimit {t}\nStartServers {n}\nThreadsPerChild {t}\n" \
                f"MinSpareThreads {n * t}\nMaxSpareThreads {self.max_spare or n * t}\n" \
                f"MaxRequestWorkers {n * t}\n{extra}"
 

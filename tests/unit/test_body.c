@@ -438,17 +438,50 @@ START_TEST(test_X_013_never_forwarded)
 END_TEST
 
 /* Any request again in the same object, after any other; strings of the last are gone, not mixed up. */
+START_TEST(test_B_054_what_one_request_may_hold)
+{
+    text_t many = {0}, bomb = {0}, decls = {0};
+
+    for (int i = 0; i < BOSH_MAX_STANZAS; i++) {
+        text_puts(&many, "<a/>");
+    }
+    ck_assert_int_eq(post("", many.p), APR_SUCCESS);
+    ck_assert_uint_eq(req.nstanzas, BOSH_MAX_STANZAS);
+    text_puts(&many, "<a/>");
+    ck_assert_int_eq(post("", many.p), APR_EGENERAL);
+    /* Each child uses every prefix of the wrapper, so each gets all its declarations. */
+    text_puts(&bomb, "<a x='");
+    for (int i = 0; i < 200; i++) {
+        char buf[100];
+        snprintf(buf, sizeof(buf), "xmlns:p%d='urn:a-name-that-is-rather-long-%d' ", i, i);
+        text_puts(&decls, buf);
+        snprintf(buf, sizeof(buf), "p%d: ", i);
+        text_puts(&bomb, buf);
+    }
+    text_puts(&bomb, "'/>");
+    ck_assert_int_eq(post(decls.p, bomb.p), APR_SUCCESS); /* 200 prefixes used once are no harm */
+    many.n = 0;
+    for (int i = 0; i < 100; i++) {
+        text_puts(&many, bomb.p);
+    }
+    ck_assert_int_eq(post(decls.p, many.p), APR_EGENERAL);
+    free(many.p);
+    free(bomb.p);
+    free(decls.p);
+}
+END_TEST
+
 START_TEST(test_reuse)
 {
     text_t big = {0};
 
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < 4000; i++) {
         text_printf(&big, "<f:n%d/>", i);
     }
     for (int i = 0; i < 3; i++) {
         ACCEPTED(post("sid='0123456789' xmlns:f='urn:f'", big.p));
-        ck_assert_uint_eq(req.nstanzas, 5000);
-        ck_assert_uint_eq(req.npieces, 15000);
+        ck_assert_uint_eq(req.nstanzas, 4000);
+        ck_assert_uint_eq(req.npieces, 12000);
         payload();
         REFUSED(post("sid='abc' xmlns:f='urn:f'", "<f:x>"));
         ck_assert_str_eq(req.sid, "abc");
@@ -533,6 +566,7 @@ int main(void)
         test_X_009_default_of_a_prefixed_wrapper,
         test_X_011_lang,
         test_X_013_never_forwarded,
+        test_B_054_what_one_request_may_hold,
         test_reuse,
         test_random_payloads,
     };

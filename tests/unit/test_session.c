@@ -1171,6 +1171,88 @@ START_TEST(test_B_320_legacy_clients)
 }
 END_TEST
 
+START_TEST(test_B_145_resends_do_not_keep_a_gap_alive)
+{
+    open_session("");
+    server(M("x"));
+    req(1001, "", "");
+    req(1003, "", M("late"));
+    for (int i = 0; i < 3; i++) {
+        pass(9 * SEC);
+        req(1001, "", "");
+    }
+    ck_assert(session()->state == BOSH_ST_LIVE);
+    pass(4 * SEC);
+    ck_assert(session()->state == BOSH_ST_TOMB);
+}
+END_TEST
+
+START_TEST(test_payload_behind_a_gap_is_bounded)
+{
+    char *big = malloc(400000);
+    int c;
+
+    open_session("");
+    snprintf(big, 400000, M("%0390000d"), 1);
+    ck_assert(held(req(1002, "", big)));
+    c = req(1003, "type='terminate'", big); /* one more than the window, and too much to keep */
+    ck_assert_str_eq(answer(c), "503");
+    c = req(1001, "", big); /* what closes the gap is always taken */
+    ck_assert(is_empty(c));
+    free(big);
+}
+END_TEST
+
+START_TEST(test_B_221_pause_zero)
+{
+    int c;
+
+    open_session("");
+    E->lazy = true;
+    c = req(1001, "pause='0'", "");
+    ck_assert(is_empty(c));
+    bosh_session_tick(&E->a, E->now, session(), &E->lim); /* before the worker has copied it out */
+    ck_assert(is_empty(req(1001, "pause='0'", "")));
+    E->lazy = false;
+    settle();
+}
+END_TEST
+
+START_TEST(test_an_error_nobody_hears_does_not_stay_for_ever)
+{
+    E->lim.inactivity = 0;
+    open_session("");
+    server("<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>");
+    link_over(BOSH_COND_REMOTE_STREAM_ERROR);
+    pass(100 * SEC);
+    ck_assert_ptr_null(session());
+}
+END_TEST
+
+START_TEST(test_B_087_a_restart_cannot_go_elsewhere)
+{
+    open_session("");
+    req(1001, "xmpp:restart='true' to='internal.example'", "");
+    ck_assert_ptr_nonnull(strstr(sent(), " to='example.com'"));
+}
+END_TEST
+
+START_TEST(test_B_362_bad_requests_without_tls_do_no_harm)
+{
+    bosh_verdict_t v;
+
+    post_tls(true, "rid='1000' to='example.com' wait='10' hold='1' ver='1.6'", "");
+    server_header("id='x' version='1.0'");
+    server("<stream:features/>");
+    bosh_session_bad_request(&E->a, E->now, E->sid, false, &v);
+    ck_assert_int_eq(v.act, BOSH_DO_CLOSE);
+    ck_assert(session()->state == BOSH_ST_LIVE);
+    bosh_session_bad_request(&E->a, E->now, E->sid, true, &v);
+    ck_assert_int_eq(v.act, BOSH_DO_TELL);
+    ck_assert(session()->state == BOSH_ST_TOMB);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {
@@ -1247,6 +1329,12 @@ int main(void)
         test_X_040_restart,
         test_B_361_http_for_an_https_session,
         test_B_320_legacy_clients,
+        test_B_145_resends_do_not_keep_a_gap_alive,
+        test_payload_behind_a_gap_is_bounded,
+        test_B_221_pause_zero,
+        test_an_error_nobody_hears_does_not_stay_for_ever,
+        test_B_087_a_restart_cannot_go_elsewhere,
+        test_B_362_bad_requests_without_tls_do_no_harm,
     };
     Suite *suite = suite_create("session");
     TCase *tc = tcase_create("session");

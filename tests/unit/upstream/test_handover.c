@@ -111,6 +111,16 @@ static void start(child_t *c)
     c->peer = hear_number(c);
 }
 
+/* Stops it and waits until it stands still, which it does outside of the arena's lock (but for bad luck). */
+static void freeze(const child_t *c)
+{
+    int status;
+
+    kill(c->pid, SIGSTOP);
+    ck_assert_int_eq(waitpid(c->pid, &status, WUNTRACED), c->pid);
+    ck_assert(WIFSTOPPED(status));
+}
+
 static void end_child(child_t *c)
 {
     kill(c->pid, SIGKILL);
@@ -458,7 +468,7 @@ START_TEST(ended_in_transit)
     phase_begin();
     login(&c);
     start(&Y);
-    kill(Y.pid, SIGSTOP);
+    freeze(&Y);
     bosh_loop_drain(R.loop);
     AWAIT(link_of(&c).flags & BOSH_LINK_TRANSIT);
     ask(&c, "type='terminate' ", "<presence xmlns='jabber:client' type='unavailable'/>");
@@ -483,7 +493,7 @@ START_TEST(heir_killed)
         serve(c[i].fd, "<message xmlns='jabber:client'><body>ha");
     }
     start(&a);
-    kill(a.pid, SIGSTOP);
+    freeze(&a);
     bosh_loop_drain(R.loop);
     AWAIT(stats().turns > 0 && (link_of(&c[63]).flags & BOSH_LINK_TRANSIT));
     loop_settle();
@@ -544,6 +554,16 @@ static void take_unsent(const chat_t *c, uint32_t from, uint32_t to)
     bosh_unlock(R.lock);
 }
 
+static bool is_asleep(uint32_t peer)
+{
+    bool asleep;
+
+    bosh_lock(R.lock);
+    asleep = bosh_arena_peer(&C.arena, peer)->asleep != 0;
+    bosh_unlock(R.lock);
+    return asleep;
+}
+
 START_TEST(giver_killed)
 {
     child_t g = spawn(giver), a = spawn(younger);
@@ -568,14 +588,14 @@ START_TEST(giver_killed)
     loop_settle();
     g.peer = 1;
     start(&a);
-    kill(a.pid, SIGSTOP);
+    freeze(&a);
     order(&g, 'd');
     for (unsigned i = 0; i < MANY; i++) {
         c[i].fd = fd[i];
     }
     AWAIT(link_of(&c[63]).flags & BOSH_LINK_TRANSIT);
-    poll(NULL, 0, 50);
-    kill(g.pid, SIGSTOP);
+    AWAIT(is_asleep(g.peer)); /* all is sent */
+    freeze(&g);
     for (unsigned i = 0; i < MANY && told == 0; i++) {
         if (!(link_of(&c[i]).flags & BOSH_LINK_TRANSIT)) {
             take_unsent(&c[i], g.peer, a.peer);
@@ -648,7 +668,7 @@ START_TEST(stale_messages)
     loop_open();
     login(&c);
     start(&a);
-    kill(a.pid, SIGSTOP);
+    freeze(&a);
     bosh_loop_drain(R.loop);
     AWAIT(link_of(&c).flags & BOSH_LINK_TRANSIT);
     end_child(&a);
@@ -688,10 +708,20 @@ START_TEST(nobody_comes)
 }
 END_TEST
 
+static void *terminate_soon(void *baton)
+{
+    (void)baton;
+    poll(NULL, 0, 200);
+    kill(getpid(), SIGTERM);
+    return NULL;
+}
+
 /* SIGTERM ends the wait, whatever httpd's handler thinks of it. */
 START_TEST(terminated)
 {
     apr_time_t begin;
+    pthread_t thread;
+    sigset_t all, before;
     chat_t c;
 
     loop_open();
@@ -700,17 +730,16 @@ START_TEST(terminated)
     signal(SIGTERM, SIG_IGN);
     kill(getpid(), SIGTERM); /* ignored: nothing */
     loop_settle();
-    if (fork() == 0) {
-        poll(NULL, 0, 200);
-        kill(getppid(), SIGTERM);
-        _exit(0);
-    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    ck_assert_int_eq(pthread_create(&thread, NULL, terminate_soon, NULL), 0);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     begin = bosh_clock_now();
     retire();
     ck_assert_int_lt(bosh_clock_now() - begin, apr_time_from_sec(2));
     expect(c.fd, STREAM_END);
     expect_eof(c.fd);
-    wait(NULL);
+    pthread_join(thread, NULL);
     close(c.fd);
 }
 END_TEST
