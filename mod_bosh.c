@@ -32,6 +32,7 @@
 #include "bosh_lock.h"
 #include "bosh_loop.h"
 #include "bosh_request.h"
+#include "bosh_status.h"
 
 #define RETAINED_KEY "mod_bosh:retained"
 #define PAGE         4096
@@ -353,6 +354,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
         loop = NULL;
     }
     bosh_request_child_init(pchild, loop);
+    bosh_status_child_init(loop);
 }
 
 /* On event this may run on the listener: flags and one write, nothing that waits. */
@@ -375,6 +377,7 @@ static void child_stopping(apr_pool_t *pool, int graceful)
 static void register_hooks(apr_pool_t *p)
 {
     bosh_hold_register(p);
+    bosh_status_register(p);
     ap_hook_pre_config(pre_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_config(check_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);

@@ -207,7 +207,7 @@ static void take_message(bosh_streams_t *ss, const bosh_message_t *msg, const in
 
 void bosh_adopt_receive(bosh_streams_t *ss)
 {
-    bosh_message_t msg;
+    bosh_message_t msg = {0};
     int fds[BOSH_BATCH];
     uint32_t nfds;
 
@@ -242,7 +242,7 @@ static bool lose_some(bosh_streams_t *ss, bosh_ix *from, uint32_t *lost)
 
 void bosh_adopt_orphans(bosh_streams_t *ss)
 {
-    bosh_message_t msg;
+    bosh_message_t msg = {0};
     int fds[BOSH_BATCH];
     uint32_t nfds, lost = 0;
     bosh_ix from = 1;

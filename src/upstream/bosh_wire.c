@@ -85,7 +85,7 @@ bool bosh_wire_receive(const bosh_wakers_t *w, uint32_t me, bosh_message_t *msg,
 
 void bosh_wire_discard(const bosh_wakers_t *w, uint32_t peer)
 {
-    bosh_message_t msg;
+    bosh_message_t msg = {0};
     int fds[BOSH_BATCH];
     uint32_t n;
 

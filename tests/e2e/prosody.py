@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 
-from bosh_env import KEEP, free_port, private_dir, wait_for
+from bosh_env import KEEP, WITH_US, free_port, private_dir, wait_for
 
 CONFIG = """
 run_as_root = false
@@ -71,8 +71,9 @@ class Prosody:
                 shutil.chown(path, self.user, self.user)
             options = {"user": self.user, "group": self.user, "extra_groups": []}
         self.out = open(self.dir / "output.log", "wb")
-        self.process = subprocess.Popen(["prosody", "-F", "--config", conf], cwd=self.dir, stdin=subprocess.DEVNULL,
-                                        stdout=self.out, stderr=self.out, start_new_session=True, **options)
+        self.process = subprocess.Popen([*WITH_US, "prosody", "-F", "--config", conf], cwd=self.dir,
+                                        stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.out,
+                                        start_new_session=True, **options)
         try:
             wait_for(self._ready, 20, "prosody listens")
         except AssertionError as err:

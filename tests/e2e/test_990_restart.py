@@ -169,8 +169,13 @@ def test_idle_children_are_reaped(httpd, stub):
     server = httpd(children=4, threads=8, max_spare=8, upstreams=[stub.upstream()],
                    directives="MinSpareThreads 4\n")
     client = server.client()
-    sessions = [client.login(stub) for _ in range(8)]
-    wait_for(lambda: len(server.children()) < 3, 60, "children are reaped")
+    sessions, owners = [], set()
+    while owners < set(server.children()):  # each child has a stream
+        assert len(sessions) < 300, "some child never takes a request"
+        sessions.append(client.start(stub, wait=30))
+        owners.add(server.owner_of(sessions[-1][1].peer_port))
+    first = set(owners)
+    wait_for(lambda: len(first & set(server.children())) < len(first), 60, "a child that owns streams is reaped")
     for i, (session, upstream) in enumerate(sessions):
         session.send_next(X.message(f"up{i}"))
         assert upstream.wait_bodies(1) == [f"up{i}"]
@@ -251,17 +256,17 @@ def test_a_domain_removed_lives_on_in_its_sessions(httpd, stub):
 
 
 def test_a_wrong_configuration_changes_nothing(httpd, stub):
+    """apachectl asks httpd -t before it sends the signal; that touches nothing that runs."""
     server = httpd(children=2, upstreams=[stub.upstream()])
     client = server.client()
     session, upstream = client.start(stub)
-    server.write_config()
-    server.conf.write_text(server.conf.read_text() + "BoshMaxWait nonsense\n")
-    code = __import__("subprocess").run(["/usr/sbin/apache2", "-t", "-f", server.conf], capture_output=True).returncode
-    assert code != 0  # what apachectl finds out before it sends the signal
+    server.directives = "BoshMaxWait nonsense\n"
+    code, said = server.check_config()
+    assert code != 0 and "BoshMaxWait" in said
+    server.directives = ""
     session.send_next(X.message("still"))
     assert upstream.wait_bodies(1) == ["still"]
     client.close()
-    server.write_config()
 
 
 @pytest.mark.parametrize("mpm", ["event", "worker", "prefork"])
@@ -317,7 +322,7 @@ def test_graceful_stop(httpd, stub, mpm):
         session.over = True
         upstream.wait_closed()
         assert upstream.ended, "the stream was not closed properly"
-    assert "4 sessions" in "".join(server.log_lines()) or "system-shutdown" in "".join(server.log_lines())
+    assert "system-shutdown" in "".join(server.log_lines())
     server.forget()
     assert took < 6, f"{took:.2f} s"
 
