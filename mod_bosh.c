@@ -24,6 +24,7 @@
 
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
@@ -36,6 +37,9 @@
 
 #define RETAINED_KEY "mod_bosh:retained"
 #define PAGE         4096
+
+#define FDS_PER_PEER  5   /* an eventfd and two socketpairs */
+#define FDS_FOR_HTTPD 512 /* what is left to listeners, logs and clients at the least */
 
 /* What outlives every reading of the configuration: process pool, no pointer into this object. */
 typedef struct retained_t {
@@ -107,6 +111,28 @@ static apr_status_t make_wakers(apr_pool_t *p, uint32_t n, bosh_wakers_t **out)
     }
     *out = w;
     return APR_SUCCESS;
+}
+
+/*
+ * Each peer takes FDS_PER_PEER descriptors in every process. Where the soft limit is too low for them and for
+ * httpd's own, it is raised; where the hard one is, there are fewer peers.
+ */
+static void fit_descriptors(bosh_arena_sizes_t *sizes)
+{
+    struct rlimit lim;
+    rlim_t need = (rlim_t)sizes->peers * FDS_PER_PEER + FDS_FOR_HTTPD;
+
+    if (getrlimit(RLIMIT_NOFILE, &lim) != 0 || lim.rlim_cur >= need) {
+        return;
+    }
+    lim.rlim_cur = lim.rlim_max < need ? lim.rlim_max : need;
+    (void)setrlimit(RLIMIT_NOFILE, &lim);
+    if (lim.rlim_cur < need) {
+        rlim_t fit = lim.rlim_cur > 2 * FDS_FOR_HTTPD
+                         ? (lim.rlim_cur - FDS_FOR_HTTPD) / FDS_PER_PEER
+                         : FDS_FOR_HTTPD / FDS_PER_PEER;
+        sizes->peers = fit > 8 ? (uint32_t)fit : 8;
+    }
 }
 
 /* The first start: shared memory, eventfds and socketpairs, in the process pool. */
@@ -192,11 +218,23 @@ static void nudge(int sig)
     }
 }
 
+/* Back to the default, which programs that httpd starts inherit; by way of SIG_IGN, which drops one that is
+ * pending. Another module's handler is left alone. */
+static void forget_nudge(void)
+{
+    struct sigaction now;
+
+    if (sigaction(SIGALRM, NULL, &now) == 0 && now.sa_handler == nudge) {
+        signal(SIGALRM, SIG_IGN);
+        signal(SIGALRM, SIG_DFL);
+    }
+}
+
 static apr_status_t end_nudging(void *data)
 {
     (void)data;
     stop_nudging();
-    signal(SIGALRM, SIG_IGN);
+    forget_nudge();
     return APR_SUCCESS;
 }
 
@@ -238,7 +276,6 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         return HTTP_INTERNAL_SERVER_ERROR;
     }
     bosh_config_sizes(s, &sizes);
-    bytes = bosh_arena_size(&sizes);
     apr_pool_userdata_get(&data, RETAINED_KEY, s->process->pool);
     retained = data;
     if (retained != NULL) {
@@ -248,6 +285,8 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         }
         return OK;
     }
+    fit_descriptors(&sizes);
+    bytes = bosh_arena_size(&sizes);
     if (bytes == 0 || sizes.chunks < 1024) {
         ap_log_error(
             APLOG_MARK, APLOG_CRIT, 0, s,
@@ -341,7 +380,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     cfg.log_ctx = s;
     worker_bounds(&wakes, &blocked);
     stop_nudging();
-    signal(SIGALRM, SIG_IGN);
+    forget_nudge();
     rv = bosh_loop_start(&loop, &cfg, pchild);
     if (rv == APR_SUCCESS) {
         rv = bosh_hold_child_init(pchild, s, global->async != 0, wakes, blocked, bosh_loop_kick,
