@@ -137,7 +137,7 @@ def test_B_165_a_repeat_behind_a_held_request(client, stub):
 def test_B_168_too_many_repeats(client, stub):
     session, upstream = client.start(stub)
     session.over = True
-    exchanges = [session.send(1001)]
+    exchanges = [session.send(1001).held()]  # in, so that the next one is the repeat
     for _ in range(60):
         exchanges.append(session.send(1001))
         exchanges[-2].answer()
