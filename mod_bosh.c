@@ -259,6 +259,24 @@ static void start_nudging(apr_pool_t *pconf, server_rec *s)
     }
 }
 
+/* A child that stops stays until its streams have been given to one of the next generation. On event it
+ * keeps its place in the scoreboard so long; worker hands the place on, prefork has them to spare. */
+static void check_slots(server_rec *s)
+{
+    int places = 0, used = 0, async = 0;
+
+    ap_mpm_query(AP_MPMQ_HARD_LIMIT_DAEMONS, &places);
+    ap_mpm_query(AP_MPMQ_MAX_DAEMONS, &used);
+    ap_mpm_query(AP_MPMQ_IS_ASYNC, &async);
+    if (async && places <= used) {
+        ap_log_error(
+            APLOG_MARK, APLOG_WARNING, 0, s,
+            "BH011: ServerLimit (%d) leaves no room for the children of the generation before "
+            "during a graceful restart, which will take seconds; set it to %d",
+            places, 2 * used);
+    }
+}
+
 static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
     bosh_arena_sizes_t sizes;
@@ -285,6 +303,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         }
         return OK;
     }
+    check_slots(s);
     fit_descriptors(&sizes);
     bytes = bosh_arena_size(&sizes);
     if (bytes == 0 || sizes.chunks < 1024) {

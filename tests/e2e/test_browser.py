@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,26 @@ def test_page(scenario, page, chat_server):
     run_browser("page.mjs", scenario, page, chat_server)
 
 
+@pytest.mark.limit(240)
+def test_a_page_chats_through_ten_graceful_restarts(httpd, chat_server, docroot):
+    server = httpd(docroot=docroot, upstreams=chat_server.upstreams(),
+                   directives=f"<Directory {docroot}>\n{page_policy()}\n</Directory>")
+    done, restarts = threading.Event(), []
+
+    def restart():
+        while not done.wait(1.5):
+            server.graceful()
+            restarts.append(1)
+    thread = threading.Thread(target=restart)
+    thread.start()
+    try:
+        run_browser("page.mjs", "restarts", server, chat_server)
+    finally:
+        done.set()
+        thread.join()
+    assert len(restarts) >= 10, "the chat was over too soon"
+
+
 def test_every_scenario_is_run():
     declared = re.search(r"await main\(\{(.*?)\}", (HERE / "page.mjs").read_text(), re.S).group(1)
-    assert sorted(SCENARIOS) == sorted(name.strip() for name in declared.split(","))
+    assert sorted([*SCENARIOS, "restarts"]) == sorted(name.strip() for name in declared.split(","))

@@ -215,6 +215,36 @@ async function endSession(user) {
     assert.match(await answer.text(), /item-not-found/);
 }
 
+/** The two chat while somebody restarts httpd again and again (test_browser.py does): nobody notices. */
+async function restarts(browser) {
+    const [alice, bob] = await couple(browser);
+    const sids = [await alice.sid(), await bob.sid()];
+    for (const user of [alice, bob]) {
+        await user.page.evaluate(() => {
+            window.bannerSeen = 0;
+            new MutationObserver(() => {
+                window.bannerSeen += document.querySelector('#banner').checkVisibility() ? 1 : 0;
+            }).observe(document.querySelector('#banner'), { attributes: true, childList: true, subtree: true });
+        });
+    }
+    const rounds = Number(process.env.BOSH_ROUNDS || 60);
+    const texts = [];
+    for (let i = 1; i <= rounds; i++) {
+        const [from, to] = i % 2 ? [alice, bob] : [bob, alice];
+        texts.push(`round ${i}`);
+        await from.send(texts.at(-1));
+        await to.waitForText(texts.at(-1));
+        await from.page.waitForTimeout(250);
+    }
+    assert.deepEqual((await alice.texts()).slice(-rounds), texts);
+    assert.deepEqual((await bob.texts()).slice(-rounds), texts);
+    assert.deepEqual([await alice.sid(), await bob.sid()], sids, 'still the same sessions');
+    for (const user of [alice, bob]) {
+        assert.equal(user.logins(), 1, 'nothing logged in again');
+        assert.equal(await user.page.evaluate(() => window.bannerSeen), 0, 'no reconnect was shown');
+    }
+}
+
 async function lost(browser) {
     const [alice, bob] = await couple(browser);
     await alice.send('first');
@@ -532,5 +562,6 @@ async function insecure(browser) {
     assert.equal(alice.logins(), 1);
 }
 
-await main({ chat, csp, reload, answer, network, lost, keyboard, phone, guest, chinese, logout, errors, twins, insecure },
+await main({ chat, csp, reload, answer, network, lost, keyboard, phone, guest, chinese, logout, errors, twins, insecure,
+    restarts },
     { insecure: ['--host-resolver-rules=MAP chat.test 127.0.0.1'] });
