@@ -67,7 +67,6 @@ typedef struct bosh_peer_t {
     uint32_t overflow; /* messages were dropped: look at every session and waiter */
     uint32_t asleep;   /* the loop waits in poll: a sender must write its eventfd */
     uint32_t streams;  /* sessions it owns: bosh_arena_own() */
-    uint32_t holds;    /* requests it holds */
     bosh_mail_t mail[BOSH_MAILBOX];
 } bosh_peer_t;
 

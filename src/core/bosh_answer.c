@@ -402,6 +402,23 @@ static void release(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bo
     }
 }
 
+/* 13: T on the oldest, with what was queued for the client (B-254), E on the others. */
+static void end_by_client(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                          const bosh_limits_t *lim)
+{
+    bosh_slot_t *oldest = bosh_window_oldest(a, s, true);
+
+    s->cond = BOSH_COND_NONE;
+    if (s->state == BOSH_ST_LIVE && oldest != NULL && s->link.up.items > 0 && all_fits(s, lim)) {
+        s->state = BOSH_ST_ENDING;
+        bosh_answer_close(a, s);
+        if (bosh_answer_compose(a, now, s, lim, oldest, true)) {
+            return;
+        }
+    }
+    bosh_answer_bury(a, now, s, BOSH_COND_NONE, BOSH_COND_COUNT);
+}
+
 /* Since when a request waits for one before it that has not come. */
 static void note_gap(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
 {
@@ -428,8 +445,8 @@ void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
         if (!apply(a, now, s, lim, slot)) {
             break;
         }
-        if (slot->flags & BOSH_SLOT_TERMINATE) { /* 13: T on the oldest, E on the others */
-            bosh_answer_bury(a, now, s, BOSH_COND_NONE, BOSH_COND_COUNT);
+        if (slot->flags & BOSH_SLOT_TERMINATE) {
+            end_by_client(a, now, s, lim);
             return;
         }
         if (slot->flags &

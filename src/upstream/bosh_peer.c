@@ -181,7 +181,7 @@ static void free_peer(bosh_peers_t *ps, uint32_t peer, uint32_t serial)
     bosh_lock(ps->lock);
     if (p->serial == serial) {
         p->state = BOSH_PEER_FREE;
-        p->streams = p->holds = 0;
+        p->streams = 0;
     }
     bosh_unlock(ps->lock);
 }

@@ -969,6 +969,20 @@ START_TEST(test_B_252_terminate_alone)
 }
 END_TEST
 
+START_TEST(test_B_254_terminate_brings_what_was_queued)
+{
+    int c;
+
+    open_session("");
+    server(M("one"));
+    server(M("two"));
+    c = req(1001, "type='terminate'", M("bye"));
+    ck_assert(is_terminate(c, ""));
+    ck_assert(contains(c, M("one") M("two")));
+    ck_assert_str_eq(sent(), M("bye") "[C]");
+}
+END_TEST
+
 START_TEST(test_B_127_terminate_in_its_turn)
 {
     int t, c;
@@ -1317,6 +1331,7 @@ int main(void)
         test_B_240_polling_sessions,
         test_B_250_terminate,
         test_B_252_terminate_alone,
+        test_B_254_terminate_brings_what_was_queued,
         test_B_127_terminate_in_its_turn,
         test_B_261_the_end_waits_for_the_next_request,
         test_X_080_the_error_comes_with_the_end,
