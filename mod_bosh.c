@@ -37,6 +37,8 @@
 
 #define RETAINED_KEY "mod_bosh:retained"
 #define PAGE         4096
+#define ESCROW_BUFFER                                                                              \
+    (8 * 1024 * 1024) /* bytes that a socketpair of the escrow may hold: some 10,000 streams */
 
 #define FDS_PER_PEER  5   /* an eventfd and two socketpairs */
 #define FDS_FOR_HTTPD 512 /* what is left to listeners, logs and clients at the least */
@@ -73,10 +75,24 @@ static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, 
 
 /* ---- the segment ---- */
 
-/* An eventfd and a socketpair for one peer; none of them, if that fails. */
+/* A socketpair in which descriptors wait for a long time: room for as many as the system gives. */
+static bool make_keeper(int sv[2])
+{
+    int size = ESCROW_BUFFER;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) != 0) {
+        return false;
+    }
+    if (setsockopt(sv[1], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) != 0) {
+        (void)setsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    }
+    return true;
+}
+
+/* An eventfd and two socketpairs for one peer; none of them, if that fails. */
 static bool make_waker(bosh_wakers_t *w, uint32_t i)
 {
-    int sv[2];
+    int sv[2], kept[2];
 
     w->fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (w->fd[i] < 0) {
@@ -86,8 +102,16 @@ static bool make_waker(bosh_wakers_t *w, uint32_t i)
         close(w->fd[i]);
         return false;
     }
+    if (!make_keeper(kept)) {
+        close(w->fd[i]);
+        close(sv[0]);
+        close(sv[1]);
+        return false;
+    }
     w->in[i] = sv[0];
     w->out[i] = sv[1];
+    w->kept_in[i] = kept[0];
+    w->kept_out[i] = kept[1];
     return true;
 }
 
@@ -96,8 +120,10 @@ static apr_status_t make_wakers(apr_pool_t *p, uint32_t n, bosh_wakers_t **out)
     bosh_wakers_t *w = apr_palloc(p, sizeof(*w) + n * sizeof(int));
 
     w->n = n;
-    w->in = apr_palloc(p, 2 * n * sizeof(int));
+    w->in = apr_palloc(p, 4 * n * sizeof(int));
     w->out = w->in + n;
+    w->kept_in = w->out + n;
+    w->kept_out = w->kept_in + n;
     for (uint32_t i = 0; i < n; i++) {
         if (!make_waker(w, i)) {
             apr_status_t rv = apr_get_os_error();
@@ -105,6 +131,8 @@ static apr_status_t make_wakers(apr_pool_t *p, uint32_t n, bosh_wakers_t **out)
                 close(w->fd[i]);
                 close(w->in[i]);
                 close(w->out[i]);
+                close(w->kept_in[i]);
+                close(w->kept_out[i]);
             }
             return rv;
         }
@@ -370,6 +398,17 @@ static void worker_bounds(int *wakes, int *blocked)
         threads > 1 ? threads - (threads + 3) / 4 : 0; /* a quarter stays free; prefork: no bound */
 }
 
+/* A stream in escrow counts against this limit, whose lower bound is for programs that use select(). */
+static void raise_file_limit(void)
+{
+    struct rlimit r;
+
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = r.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &r);
+    }
+}
+
 static void child_init(apr_pool_t *pchild, server_rec *s)
 {
     const bosh_global_t *global = bosh_config_global();
@@ -389,6 +428,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     cfg.targets = bosh_config_targets(&cfg.ntargets);
     cfg.max_stanza = (size_t)global->max_stanza;
     cfg.generation = (uint32_t)generation;
+    cfg.escrow = global->escrow != 0;
     cfg.wake = bosh_hold_wake;
     cfg.wake_all = bosh_hold_wake_all;
     cfg.next_deadline = bosh_hold_next_deadline;
@@ -400,6 +440,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     worker_bounds(&wakes, &blocked);
     stop_nudging();
     forget_nudge();
+    raise_file_limit();
     rv = bosh_loop_start(&loop, &cfg, pchild);
     if (rv == APR_SUCCESS) {
         rv = bosh_hold_child_init(pchild, s, global->async != 0, wakes, blocked, bosh_loop_kick,

@@ -16,7 +16,7 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 2u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 3u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 8)
@@ -67,6 +67,8 @@ typedef struct bosh_peer_t {
     uint32_t overflow; /* messages were dropped: look at every session and waiter */
     uint32_t asleep;   /* the loop waits in poll: a sender must write its eventfd */
     uint32_t streams;  /* sessions it owns: bosh_arena_own() */
+    uint32_t
+        parked; /* descriptors in its escrow; written by it alone, read by anyone without the lock */
     bosh_mail_t mail[BOSH_MAILBOX];
 } bosh_peer_t;
 
@@ -130,16 +132,24 @@ typedef enum bosh_phase_t {
 #define BOSH_LINK_ERROR      0x08u /* the last item of `up` is a stream error */
 #define BOSH_LINK_TRANSIT                                                                          \
     0x10u /* given to `owner`, which has not taken the socket yet: see bosh_handover.h */
+#define BOSH_LINK_KEPT 0x20u /* its owner has a duplicate of the socket in escrow: bosh_escrow.h */
+#define BOSH_LINK_ODD_HEADER                                                                       \
+    0x40u /* our last stream header is not what bosh_session_print_header() prints */
+
+#define BOSH_ROW_UNKNOWN UINT16_MAX /* the domain tells, if any line does */
 
 /* The arena's half of an upstream stream: all that must outlive its owner. */
 typedef struct bosh_link_t {
     uint32_t owner;    /* peer whose loop has the socket and the session's timers */
     uint32_t giver;    /* with TRANSIT: the peer that has it still; 0: that one is dead */
     uint32_t transfer; /* serial of the last hand-over */
-    uint16_t upstream; /* row in the owner's table of BoshUpstream lines */
+    uint16_t upstream; /* row in the owner's table of BoshUpstream lines, or BOSH_ROW_UNKNOWN */
     uint8_t phase;     /* bosh_phase_t */
     uint8_t flags;
-    int64_t deadline;   /* of the phase */
+    int64_t deadline; /* of the phase */
+    /* What the kernel's counters of the socket say when all is in order: bytes read and committed to `raw`; bytes
+     * written, as far as they are consumed from `down`, and our own header and end, written or not. */
+    uint64_t in, out;
     bosh_queue_t down;  /* to the server: STANZA, HEADER, CLOSE */
     bosh_queue_t up;    /* to the client: STANZA, SASL, FEATURES, ERROR */
     bosh_bytes_t raw;   /* read from the server since the last element boundary */
@@ -203,8 +213,9 @@ typedef struct bosh_arena_sizes_t {
 typedef struct bosh_counters_t {
     uint64_t created, refused, ended, expired, lost, requests, resends, stanzas_down, stanzas_up;
     uint64_t repairs, repaired_sessions, lock_contended;
-    uint64_t wakes; /* eventfds written after an unlock */
-    uint64_t moved; /* streams that another process has taken over alive */
+    uint64_t wakes;   /* eventfds written after an unlock */
+    uint64_t moved;   /* streams that another process has taken over alive */
+    uint64_t rescued; /* ... from a dead one */
 } bosh_counters_t;
 
 typedef struct bosh_header_t {

@@ -42,6 +42,7 @@ typedef struct bosh_global_t {
     apr_int64_t memory; /* 0: derived from max_sessions */
     int async;
     int quick_restart;
+    int escrow;
 } bosh_global_t;
 
 extern const command_rec bosh_config_directives[];

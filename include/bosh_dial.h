@@ -20,6 +20,10 @@ void bosh_dial_event(bosh_streams_t *ss, bosh_stream_t *st);
 /* st->attempt_at has come: this address had its time, or a full backlog is worth another try. */
 void bosh_dial_attempt(bosh_streams_t *ss, bosh_stream_t *st);
 
+/* The line of this process for a domain, and its row (BOSH_ROW_UNKNOWN: none): sessions outlive the configuration
+ * that they were made under. */
+const bosh_target_t *bosh_dial_target(const bosh_streams_t *ss, const char *domain, uint16_t *row);
+
 /* How long connecting, header and features of this stream may take together. */
 apr_interval_time_t bosh_dial_time(const bosh_stream_t *st);
 

@@ -11,12 +11,13 @@
 #include "bosh_arena.h"
 
 /* The ways to the peers, made by the parent and inherited by every child: where the wake-ups go, and the
- * two ends of a socketpair for streams (bosh_handover.h). */
+ * two ends of a socketpair for streams (bosh_handover.h), and of one for those in escrow (bosh_escrow.h). */
 typedef struct bosh_wakers_t {
     uint32_t n;
     int *in;  /* in[peer - 1]: only that peer's loop reads it; NULL: no hand-over (tests) */
     int *out; /* out[peer - 1]: others write to it */
-    int fd[]; /* fd[peer - 1]: eventfds */
+    int *kept_in, *kept_out; /* escrow, both ends in every process; NULL: there is none */
+    int fd[];                /* fd[peer - 1]: eventfds */
 } bosh_wakers_t;
 
 typedef struct bosh_lock_t {

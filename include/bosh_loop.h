@@ -43,6 +43,7 @@ typedef struct bosh_loop_cfg_t {
     size_t ntargets;
     size_t max_stanza;   /* bytes of one element from the server; below limits->queue_size */
     uint32_t generation; /* httpd's */
+    bool escrow;         /* streams are kept so that they survive this process: bosh_escrow.h */
     void (*wake)(uint32_t id, uint32_t gen); /* a held request of this child may have something */
     void (*wake_all)(void);
     apr_time_t (*next_deadline)(void); /* when expire() has something to do; BOSH_NEVER: no */

@@ -17,6 +17,10 @@ typedef struct bosh_peers_t bosh_peers_t;
 bosh_peers_t *bosh_peers_create(const bosh_loop_cfg_t *cfg, bosh_lock_t *lock, int epfd);
 void bosh_peers_destroy(bosh_peers_t *ps);
 
+/* The loop can serve streams now: from here on those of dead peers are rescued into it. */
+struct bosh_streams_t;
+void bosh_peers_serve(bosh_peers_t *ps, struct bosh_streams_t *ss);
+
 /*
  * Claims a peer for this process, if need be after clearing away a dead one, and takes over the sessions
  * whose owner is nobody (their streams are over; their clients are still owed an answer). APR_ENOSPC: every

@@ -83,6 +83,9 @@ int bosh_bytes_reserve(struct bosh_arena_t *a, bosh_bytes_t *b, size_t want, bos
                        int max, bosh_prio_t prio);
 void bosh_bytes_commit(struct bosh_arena_t *a, bosh_bytes_t *b, size_t n);
 
+/* The bytes that an open reservation has room for; 0: there is none. */
+size_t bosh_bytes_reserved(struct bosh_arena_t *a, const bosh_bytes_t *b);
+
 /*
  * The contiguous run of bytes at offset off (for feeding a parser); *n = 0 at the end. The memory stays
  * valid without the lock as long as only the caller consumes from this string.
@@ -114,8 +117,9 @@ bool bosh_queue_head(struct bosh_arena_t *a, bosh_queue_t *q, bosh_item_t *type,
 size_t bosh_queue_peek(struct bosh_arena_t *a, bosh_queue_t *q, char *dst, size_t n);
 
 /* Consumes n bytes of item content as peeked; finished items disappear. One of length 0 does when more is
- * consumed behind it; at the head with nothing to consume it waits for bosh_queue_pop(). */
-void bosh_queue_consume(struct bosh_arena_t *a, bosh_queue_t *q, size_t n);
+ * consumed behind it; at the head with nothing to consume it waits for bosh_queue_pop(). Returns how many were
+ * there to consume. */
+size_t bosh_queue_consume(struct bosh_arena_t *a, bosh_queue_t *q, size_t n);
 
 /* Drops the head item, whatever is left of it. */
 void bosh_queue_pop(struct bosh_arena_t *a, bosh_queue_t *q);

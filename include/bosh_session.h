@@ -145,7 +145,17 @@ apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
                              const bosh_limits_t *lim);
 
 /*
- * A peer died: the links it owned are over (remote-connection-failed), its holders are gone; the sessions'
+ * For a stream that is taken over from a dead owner: `in` and `out` are what the kernel has counted on its
+ * socket (bosh_tcpinfo.h). Commits to link.raw what was read and not committed, consumes from link.down what
+ * was written and not consumed. *unsaid: bytes of our own header or end that were not written. False: record
+ * and socket do not agree; the stream cannot go on.
+ */
+bool bosh_session_reconcile(bosh_arena_t *a, bosh_session_t *s, uint64_t in, uint64_t out,
+                            uint64_t *unsaid);
+
+/*
+ * A peer died: the links it owned are over (remote-connection-failed) unless they were only connecting, which the heir begins anew; its
+ * holders are gone; the sessions'
  * timers go to `heir`, which is mailed for each. Streams that were on their way to it go back to their
  * giver; those that it was giving away are left to their new owner, which is mailed and looks whether it
  * still gets the socket. Works on sessions [*from, *from + max) and moves *from, so

@@ -14,6 +14,7 @@
 #define BOSH_STREAM_H
 
 #include "bosh_conn.h"
+#include "bosh_escrow.h"
 #include "bosh_loop.h"
 #include "bosh_split.h"
 #include "bosh_timer.h"
@@ -54,6 +55,9 @@ typedef struct bosh_stream_t {
     bool gone;         /* the session is no longer ours: drop this object */
     bool given;        /* another peer is taking it over; kept, untouched, until that is certain */
     uint32_t transfer; /* ... with this serial */
+    bool local;        /* a unix socket */
+    bool parked;       /* a duplicate is in escrow */
+    bool unparked;     /* ... should be, but was refused */
     /* up: the splitter holds [raw_base, fed) of the stream; link.raw begins at raw_base */
     bosh_splitter_t *sp;
     uint64_t raw_base, fed;
@@ -83,6 +87,7 @@ typedef struct bosh_streams_t {
     uint32_t ntable;
     bosh_timers_t timers;
     bosh_sockets_t *sockets;
+    bosh_escrow_t escrow;
     bosh_splitter_t *spare[BOSH_SPARE_SPLITTERS];
     unsigned nspare;
     bosh_complaint_t *complaints; /* by target, and one more for streams without */

@@ -163,6 +163,34 @@ void bosh_session_link_over(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, 
     }
 }
 
+bool bosh_session_reconcile(bosh_arena_t *a, bosh_session_t *s, uint64_t in, uint64_t out,
+                            uint64_t *unsaid)
+{
+    bosh_link_t *link = &s->link;
+    uint64_t more;
+
+    *unsaid = out < link->out ? link->out - out : 0;
+    if (link->phase == BOSH_LINK_CLOSING) {
+        return true; /* nothing is delivered any more, either way */
+    }
+    if (in != link->in) {
+        if (in < link->in || in - link->in > bosh_bytes_reserved(a, &link->raw)) {
+            return false;
+        }
+        bosh_bytes_commit(a, &link->raw, (size_t)(in - link->in));
+        link->in = in;
+    }
+    more = out > link->out ? out - link->out : 0;
+    if (more == 0) {
+        return true;
+    }
+    if (link->phase != BOSH_LINK_OPEN || more > link->down.b.len) {
+        return false;
+    }
+    link->out = out;
+    return bosh_queue_consume(a, &link->down, (size_t)more) == more;
+}
+
 /* The holders that lived in the dead peer are gone; says whether one of them held an open request. */
 static bool orphan_slots(bosh_arena_t *a, bosh_session_t *s, uint32_t dead)
 {
@@ -227,7 +255,9 @@ bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint
             bosh_arena_own(a, s, heir);
             s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
             s->armed = BOSH_NEVER;
-            if (s->link.phase != BOSH_LINK_CLOSED) {
+            if (s->link.phase == BOSH_LINK_CONNECT && heir != 0) {
+                s->link.upstream = BOSH_ROW_UNKNOWN; /* nothing was said yet: once more */
+            } else if (s->link.phase != BOSH_LINK_CLOSED) {
                 (*lost)++;
                 a->h->count.lost++;
                 bosh_session_link_over(a, now, s, BOSH_COND_REMOTE_CONNECTION_FAILED);

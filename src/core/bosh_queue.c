@@ -330,6 +330,19 @@ void bosh_bytes_commit(bosh_arena_t *a, bosh_bytes_t *b, size_t n)
     close_reservation(a, b);
 }
 
+size_t bosh_bytes_reserved(bosh_arena_t *a, const bosh_bytes_t *b)
+{
+    size_t room = 0;
+
+    if (b->tail == 0 || bosh_arena_chunk(a, b->tail)->state != BOSH_CHUNK_RESERVED) {
+        return 0;
+    }
+    for (bosh_ix c = b->tail; c != 0; c = bosh_arena_chunk(a, c)->next) {
+        room += BOSH_CHUNK_DATA - (size_t)bosh_arena_chunk(a, c)->used;
+    }
+    return room;
+}
+
 const char *bosh_bytes_run(bosh_arena_t *a, const bosh_bytes_t *b, size_t off, size_t *n)
 {
     const bosh_chunk_t *chunk;
@@ -483,9 +496,10 @@ static void close_head(bosh_queue_t *q)
     q->head_open = 0;
 }
 
-void bosh_queue_consume(bosh_arena_t *a, bosh_queue_t *q, size_t n)
+size_t bosh_queue_consume(bosh_arena_t *a, bosh_queue_t *q, size_t n)
 {
     uint16_t type = q->items > 0 ? head_of(a, q).type : 0;
+    size_t done = 0;
 
     while (n > 0 && q->items > 0) {
         item_header_t h = head_of(a, q);
@@ -495,6 +509,7 @@ void bosh_queue_consume(bosh_arena_t *a, bosh_queue_t *q, size_t n)
         }
         bosh_bytes_consume(a, &q->b, k + (q->head_open ? 0 : sizeof(h)));
         n -= k;
+        done += k;
         if (k == h.len) {
             close_head(q);
         } else {
@@ -503,6 +518,7 @@ void bosh_queue_consume(bosh_arena_t *a, bosh_queue_t *q, size_t n)
             q->head_open = 1;
         }
     }
+    return done;
 }
 
 void bosh_queue_pop(bosh_arena_t *a, bosh_queue_t *q)

@@ -45,6 +45,7 @@ void bosh_config_reset(void)
     global.memory = 0;
     global.async = 1;
     global.quick_restart = 1;
+    global.escrow = 1;
     targets = NULL;
 }
 
@@ -233,6 +234,17 @@ static const char *set_quick_restart(cmd_parms *cmd, void *dconf, int on)
     (void)dconf;
     if (err == NULL) {
         global.quick_restart = on;
+    }
+    return err;
+}
+
+static const char *set_escrow(cmd_parms *cmd, void *dconf, int on)
+{
+    const char *err = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    (void)dconf;
+    if (err == NULL) {
+        global.escrow = on;
     }
     return err;
 }
@@ -574,4 +586,6 @@ const command_rec bosh_config_directives[] = {
                  "whether requests are held without a thread where httpd can do that"),
     AP_INIT_FLAG("BoshQuickRestart", set_quick_restart, NULL, RSRC_CONF,
                  "whether a graceful restart starts its new children without a second's delay"),
+    AP_INIT_FLAG("BoshEscrow", set_escrow, NULL, RSRC_CONF,
+                 "whether sessions survive the crash of the child that has their stream"),
     {NULL}};

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "bosh_dial.h"
 #include "bosh_up.h"
 #include "bosh_wire.h"
 
@@ -70,23 +71,9 @@ static void give_back(bosh_streams_t *ss, const bosh_entry_t *e)
     }
 }
 
-/* Our own row for a session that was made under another configuration; its `to` is copied out. */
-static const bosh_target_t *find_target(const bosh_streams_t *ss, const char *to, uint16_t *row)
+bosh_stream_t *bosh_adopt_wrap(bosh_streams_t *ss, bosh_ix index, uint32_t serial, int fd)
 {
-    for (size_t i = 0; i < ss->cfg->ntargets && i < UINT16_MAX; i++) {
-        if (strcmp(ss->cfg->targets[i].domain, to) == 0) {
-            *row = (uint16_t)i;
-            return &ss->cfg->targets[i];
-        }
-    }
-    *row = UINT16_MAX;
-    return NULL;
-}
-
-/* An object around the descriptor, which is closed if that fails. */
-static bosh_stream_t *wrap(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
-{
-    bosh_stream_t *st = ss->table[e->index];
+    bosh_stream_t *st = ss->table[index];
     int family = AF_INET;
     socklen_t n = sizeof(family);
 
@@ -94,7 +81,7 @@ static bosh_stream_t *wrap(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
         bosh_stream_free(ss, st); /* of an earlier session, or time */
     }
     (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &n);
-    st = bosh_stream_new(ss, e->index, e->serial);
+    st = bosh_stream_new(ss, index, serial);
     if (st == NULL) {
         close(fd);
         return NULL;
@@ -105,11 +92,12 @@ static bosh_stream_t *wrap(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
     }
     BOSH_STAT_ADD(ss, sockets, 1);
     st->given = true; /* not ours yet: it must not be shut down */
+    st->local = family == AF_UNIX;
     return st;
 }
 
-/* What the last owner knew follows from the record. Lock held. */
-static void derive(bosh_streams_t *ss, bosh_stream_t *st, bosh_session_t *s, const bosh_entry_t *e)
+void bosh_adopt_derive(bosh_streams_t *ss, bosh_stream_t *st, const bosh_session_t *s,
+                       uint32_t address)
 {
     st->given = false;
     st->phase = s->link.phase;
@@ -119,7 +107,7 @@ static void derive(bosh_streams_t *ss, bosh_stream_t *st, bosh_session_t *s, con
     st->conn.state = st->phase == BOSH_LINK_CONNECT ? BOSH_CONN_CONNECTING : BOSH_CONN_UP;
     if (st->target != NULL) {
         st->addr = st->target->addrs;
-        for (uint32_t i = e->address; i > 0 && st->addr != NULL; i--) {
+        for (uint32_t i = address; i > 0 && st->addr != NULL; i--) {
             st->addr = st->addr->next;
         }
     }
@@ -134,6 +122,7 @@ static void adopt(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
     const bosh_target_t *target;
     bosh_stream_t *st;
     bosh_session_t *s;
+    uint8_t phase = BOSH_LINK_NONE;
     uint16_t row;
     size_t raw = 0;
 
@@ -141,28 +130,33 @@ static void adopt(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
     s = expected(ss, e);
     if (s != NULL) {
         memcpy(to, s->to, sizeof(to));
+        phase = s->link.phase;
     }
     bosh_unlock(ss->lock);
     if (s == NULL) {
         close(fd); /* of another time */
         return;
     }
-    target = find_target(ss, to, &row);
-    st = wrap(ss, e, fd);
+    target = bosh_dial_target(ss, to, &row);
+    st = bosh_adopt_wrap(ss, e->index, e->serial, fd);
     if (st == NULL) {
         give_back(ss, e);
         return;
     }
     st->target = target;
+    if (phase != BOSH_LINK_CONNECT) {
+        bosh_escrow_park(ss, st); /* while the giver has it in its own, too */
+    }
     bosh_lock(ss->lock);
     s = expected(ss, e);
     if (s != NULL) {
         bosh_arena_touch(ss->arena, s);
-        s->link.flags &= (uint8_t) ~(BOSH_LINK_TRANSIT | BOSH_LINK_MAILED);
+        s->link.flags &= (uint8_t) ~(BOSH_LINK_TRANSIT | BOSH_LINK_MAILED | BOSH_LINK_KEPT);
+        s->link.flags |= st->parked ? BOSH_LINK_KEPT : 0;
         s->link.giver = 0;
         s->link.upstream = row;
         ss->arena->h->count.moved++;
-        derive(ss, st, s, e);
+        bosh_adopt_derive(ss, st, s, e->address);
         raw = s->link.raw.len;
     }
     bosh_unlock(ss->lock);

@@ -10,18 +10,28 @@
 #include <string.h>
 
 #include "bosh_down.h"
+#include "bosh_tcpinfo.h"
 #include "bosh_up.h"
 
 /* The socket is there: our header goes out. */
 static void established(bosh_streams_t *ss, bosh_stream_t *st)
 {
-    bosh_session_t *s = bosh_stream_lock(ss, st);
+    bosh_session_t *s;
+    uint64_t taken = 0;
     size_t n;
 
+    if (!st->local) {
+        taken = bosh_tcpinfo_taken(st->conn.fd);
+        bosh_escrow_park(ss, st); /* before the record says that there is a stream to rescue */
+    }
+    s = bosh_stream_lock(ss, st);
     if (s == NULL) {
         return;
     }
     n = bosh_session_print_header(s, ss->buf);
+    s->link.in = 0;
+    s->link.out = taken + n;
+    s->link.flags |= st->parked ? BOSH_LINK_KEPT : 0;
     bosh_stream_phase(st, s, BOSH_LINK_HEADER, st->link_at);
     bosh_stream_unlock(ss);
     st->attempt_at = BOSH_NEVER;
@@ -95,18 +105,50 @@ static void next_address(bosh_streams_t *ss, bosh_stream_t *st, apr_status_t rv)
     try_addresses(ss, st);
 }
 
-void bosh_dial_start(bosh_streams_t *ss, bosh_stream_t *st)
+const bosh_target_t *bosh_dial_target(const bosh_streams_t *ss, const char *domain, uint16_t *row)
+{
+    for (size_t i = 0; i < ss->cfg->ntargets && i < BOSH_ROW_UNKNOWN; i++) {
+        if (strcmp(ss->cfg->targets[i].domain, domain) == 0) {
+            *row = (uint16_t)i;
+            return &ss->cfg->targets[i];
+        }
+    }
+    *row = BOSH_ROW_UNKNOWN;
+    return NULL;
+}
+
+/* The line that the session was made with; NULL: there is none. */
+static const bosh_target_t *target_of(bosh_streams_t *ss, bosh_stream_t *st)
 {
     bosh_session_t *s = bosh_stream_lock(ss, st);
+    char to[BOSH_MAX_DOMAIN + 1];
     uint16_t row;
+
+    if (s == NULL) {
+        return NULL;
+    }
+    row = s->link.upstream;
+    memcpy(to, s->to, sizeof(to));
+    bosh_stream_unlock(ss);
+    if (row == BOSH_ROW_UNKNOWN) {
+        return bosh_dial_target(ss, to, &row);
+    }
+    return row < ss->cfg->ntargets ? &ss->cfg->targets[row] : NULL;
+}
+
+void bosh_dial_start(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    const bosh_target_t *target = target_of(ss, st);
+    bosh_session_t *s = !st->gone ? bosh_stream_lock(ss, st) : NULL;
 
     if (s == NULL) {
         return;
     }
-    row = s->link.upstream;
-    if (row < ss->cfg->ntargets) {
-        st->target = &ss->cfg->targets[row];
-        st->addr = st->target->addrs;
+    if (target != NULL) {
+        s->link.upstream = (uint16_t)(target - ss->cfg->targets);
+        st->target = target;
+        st->addr = target->addrs;
+        st->local = target->path != NULL;
         bosh_stream_phase(st, s, BOSH_LINK_CONNECT, s->created + bosh_dial_time(st));
     }
     bosh_stream_unlock(ss);

@@ -107,6 +107,20 @@ static down_t next_down(bosh_streams_t *ss, bosh_session_t *s, size_t *n)
     return s->link.phase == BOSH_LINK_OPEN && s->state != BOSH_ST_LIVE ? DOWN_CLOSE : DOWN_NOTHING;
 }
 
+/* From here on our header counts as written; what of it was not can be printed again, if it is the usual one.
+ * Lock held. */
+static void note_header(bosh_session_t *s, const char *p, size_t n)
+{
+    char usual[BOSH_STREAM_HEADER_MAX];
+
+    s->link.out += n;
+    if (bosh_session_print_header(s, usual) == n && memcmp(usual, p, n) == 0) {
+        s->link.flags &= (uint8_t)~BOSH_LINK_ODD_HEADER;
+    } else {
+        s->link.flags |= BOSH_LINK_ODD_HEADER;
+    }
+}
+
 /*
  * X-040: a new stream on the same connection. What the server had sent on the old one is read and delivered
  * first (X-046). False: not yet, or not any more.
@@ -137,6 +151,7 @@ static bool restart_stream(bosh_streams_t *ss, bosh_stream_t *st)
                         len < sizeof(ss->buf) ? len : sizeof(ss->buf));
     bosh_queue_pop(ss->arena, &s->link.down);
     bosh_bytes_clear(ss->arena, &s->link.raw);
+    note_header(s, ss->buf, n);
     bosh_stream_phase(st, s, BOSH_LINK_HEADER, ss->now + bosh_dial_time(st));
     bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
     bosh_stream_unlock(ss);
@@ -157,6 +172,7 @@ static void close_stream(bosh_streams_t *ss, bosh_stream_t *st)
     }
     bosh_queue_clear(ss->arena, &s->link.down);
     bosh_bytes_clear(ss->arena, &s->link.raw);
+    s->link.out += sizeof(BOSH_STREAM_END) - 1;
     bosh_stream_phase(st, s, BOSH_LINK_CLOSING, ss->now + BOSH_CLOSE_TIME);
     bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
     bosh_stream_unlock(ss);
@@ -179,6 +195,7 @@ void bosh_down_pump(bosh_streams_t *ss, bosh_stream_t *st)
         }
         if (put > 0) {
             bosh_queue_consume(ss->arena, &s->link.down, put);
+            s->link.out += put;
             st->midway = s->link.down.head_open != 0;
             bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
         }

@@ -310,6 +310,7 @@ static void shut_down(bosh_loop_t *l)
     }
     (void)take_mail(l); /* those of our own held requests that are still there */
     bosh_streams_abandon(l->streams);
+    bosh_escrow_close(l->streams);
     bosh_peers_leave(l->peers, l->now);
     report(l, n);
 }
@@ -421,6 +422,7 @@ apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr
     if (l->streams == NULL) {
         goto leave;
     }
+    bosh_peers_serve(l->peers, l->streams);
     if (cfg->wakers->in != NULL && !join_handover(l)) {
         goto leave;
     }

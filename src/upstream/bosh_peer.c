@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "bosh_rescue.h"
 #include "bosh_wire.h"
 
 #define SLICE 256 /* sessions per lock section */
@@ -36,6 +37,7 @@ struct bosh_peers_t {
     const bosh_loop_cfg_t *cfg;
     bosh_lock_t *lock;
     bosh_arena_t *arena;
+    bosh_streams_t *streams; /* NULL: not yet */
     uint32_t me, n;
     int epfd;
     watch_t *watch; /* [1..n] */
@@ -66,6 +68,11 @@ bosh_peers_t *bosh_peers_create(const bosh_loop_cfg_t *cfg, bosh_lock_t *lock, i
         ps->watch[i].fd = -1;
     }
     return ps;
+}
+
+void bosh_peers_serve(bosh_peers_t *ps, bosh_streams_t *ss)
+{
+    ps->streams = ss;
 }
 
 static void unwatch(bosh_peers_t *ps, uint32_t peer)
@@ -181,8 +188,25 @@ static void free_peer(bosh_peers_t *ps, uint32_t peer, uint32_t serial)
     bosh_lock(ps->lock);
     if (p->serial == serial) {
         p->state = BOSH_PEER_FREE;
-        p->streams = 0;
+        p->streams = p->parked = 0;
     }
+    bosh_unlock(ps->lock);
+}
+
+/* What waits for a dead peer reaches nobody; and whomever it did not get to wake is woken. */
+static void discard(bosh_peers_t *ps, uint32_t peer)
+{
+    const bosh_wakers_t *w = ps->cfg->wakers;
+
+    if (w == NULL) {
+        return;
+    }
+    if (w->in != NULL) {
+        bosh_wire_discard(w, peer);
+    }
+    bosh_escrow_discard(w, peer);
+    bosh_lock(ps->lock);
+    ps->arena->wake_all = true;
     bosh_unlock(ps->lock);
 }
 
@@ -190,8 +214,8 @@ static void free_peer(bosh_peers_t *ps, uint32_t peer, uint32_t serial)
 static void clear_up(bosh_peers_t *ps, apr_time_t now, uint32_t peer)
 {
     bosh_peer_t *p = bosh_arena_peer(ps->arena, peer);
-    uint32_t serial = ps->watch[peer].serial, pid = ps->watch[peer].pid, lost;
-    char line[200];
+    uint32_t serial = ps->watch[peer].serial, pid = ps->watch[peer].pid, rescued = 0, lost;
+    char line[240];
     bool mine;
 
     unwatch(ps, peer);
@@ -205,16 +229,16 @@ static void clear_up(bosh_peers_t *ps, apr_time_t now, uint32_t peer)
     if (!mine) {
         return;
     }
-    lost = inherit(ps, now, peer, ps->me);
-    if (ps->cfg->wakers != NULL && ps->cfg->wakers->in != NULL) {
-        bosh_wire_discard(ps->cfg->wakers, peer);
+    if (ps->streams != NULL) {
+        rescued = bosh_rescue(ps->streams, peer);
     }
+    lost = inherit(ps, now, peer, ps->me);
+    discard(ps, peer);
     free_peer(ps, peer, serial);
     snprintf(line, sizeof(line),
-             "BH204: peer %u (process %u) died without leaving: %u upstream streams were lost, "
-             "their clients "
-             "get remote-connection-failed",
-             peer, pid, lost);
+             "BH204: peer %u (process %u) died without leaving: %u streams were rescued, "
+             "%u upstream streams were lost, their clients get remote-connection-failed",
+             peer, pid, rescued, lost);
     say(ps, lost > 0 ? BOSH_LOG_WARNING : BOSH_LOG_NOTICE, line);
 }
 

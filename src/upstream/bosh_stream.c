@@ -52,6 +52,7 @@ bosh_streams_t *bosh_streams_create(const bosh_loop_cfg_t *cfg, bosh_lock_t *loc
         free(ss);
         return NULL;
     }
+    bosh_escrow_open(ss);
     return ss;
 }
 
@@ -82,6 +83,7 @@ static bosh_stream_t *find_stream(const bosh_streams_t *ss, bosh_ix index, uint3
 void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st)
 {
     if (st->conn.state != BOSH_CONN_NONE) {
+        bosh_escrow_forget(ss, st);
         if (st->registered) { /* before close: a duplicate elsewhere would keep it registered */
             (void)epoll_ctl(ss->epfd, EPOLL_CTL_DEL, st->conn.fd, NULL);
         }
@@ -461,6 +463,7 @@ void bosh_streams_sweep(bosh_streams_t *ss)
             settle(ss, st);
         }
     }
+    bosh_escrow_sweep(ss);
     bosh_streams_complaints(ss);
 }
 

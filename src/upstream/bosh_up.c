@@ -277,6 +277,7 @@ static bool commit(bosh_streams_t *ss, bosh_stream_t *st, size_t got, bosh_slice
         return false;
     }
     bosh_bytes_commit(ss->arena, &s->link.raw, got);
+    s->link.in += got;
     while (*nrun < MAX_RUNS && off < s->link.raw.len) {
         run[*nrun].p = bosh_bytes_run(ss->arena, &s->link.raw, off, &run[*nrun].n);
         off += run[*nrun].n;

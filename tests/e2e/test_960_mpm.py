@@ -252,7 +252,7 @@ def test_restarts_under_traffic(httpd, stub):
 @pytest.mark.skipif(VALGRIND, reason="one process under valgrind")
 @pytest.mark.limit(90)
 def test_kill_of_a_child_in_the_middle_of_traffic(httpd, stub):
-    server = httpd(upstreams=[stub.upstream()])
+    server = httpd(upstreams=[stub.upstream()], directives="BoshEscrow Off\n")
     client = server.client()
     sessions = [client.start(stub) for _ in range(30)]
     owner = {}
@@ -307,7 +307,7 @@ def lives(upstream):
 @pytest.mark.limit(120)
 def test_clients_of_a_dead_child_are_told_within_3_seconds(httpd, stub):
     """The same, seen by the clock: held requests on living children, streams owned by the dead one."""
-    server = httpd(upstreams=[stub.upstream()])
+    server = httpd(upstreams=[stub.upstream()], directives="BoshEscrow Off\n")
     client = server.client()
     for _ in range(5):
         session, upstream = client.start(stub)

@@ -212,7 +212,7 @@ def test_shared_memory_that_is_full(httpd, stub):
         thread.start()
     for thread in threads:
         thread.join(1)
-    refused = client.new_async().raw()
+    refused = client.new_async(wait=5).raw()
     if refused.status == 200 and refused.attr("sid"):
         client.session(refused.exchange)  # there was still room for one that has nothing in it
     else:

@@ -353,13 +353,13 @@ START_TEST(test_peers)
     ck_assert_uint_eq(bosh_arena_peer_claim(A, 200, 3, 1000), 0);
     p = bosh_arena_peer(A, 3);
     p->asleep = 1;
-    p->streams = p->holds = 9;
+    p->streams = p->parked = 9;
     bosh_arena_mail(A, 3, 1, 1);
     p->overflow = 1;
     p->state = BOSH_PEER_FREE;
     ck_assert_uint_eq(bosh_arena_peer_claim(A, 200, 4, 2000), 3);
     ck_assert_uint_eq(p->serial, 2);
-    ck_assert_uint_eq(p->mail_n + p->overflow + p->asleep + p->streams + p->holds, 0);
+    ck_assert_uint_eq(p->mail_n + p->overflow + p->asleep + p->streams + p->parked, 0);
 }
 END_TEST
 

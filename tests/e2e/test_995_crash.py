@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions outlive the child that owns their stream, killed without warning."""
+
+import os
+import random
+import re
+import signal
+import time
+
+import pytest
+import xmltool as X
+from bosh_env import VALGRIND, wait_for
+from client import TB
+from test_990_restart import Traffic
+
+pytestmark = pytest.mark.skipif(VALGRIND, reason="one process under valgrind")
+
+DIED = re.compile(r"BH204: .*: (\d+) streams were rescued, (\d+) upstream streams were lost")
+GAVE_UP = re.compile(r"BH203: .*repaired, (\d+) sessions lost")
+
+
+def deaths(server):
+    """(streams rescued, streams lost) of each death in the error log."""
+    return [(int(m.group(1)), int(m.group(2))) for m in map(DIED.search, server.log_lines()) if m]
+
+
+def given_up(server):
+    """Sessions that were being changed when the lock's holder died."""
+    return sum(int(m.group(1)) for m in map(GAVE_UP.search, server.log_lines()) if m)
+
+
+def kill_owner(server, upstream):
+    """Kills the child that has this stream."""
+    victim = server.owner_of(upstream.peer_port)
+    before = len(deaths(server))
+    server.kill_child(victim)
+    wait_for(lambda: len(deaths(server)) > before, 10, "somebody clears up after the dead child", interval=0.005)
+    wait_for(lambda: victim not in server.children() and len(server.children()) >= server.children_wanted, 10,
+             "a new child")
+
+
+def kill_under_traffic(server, stub, sessions, kills):
+    server.expect_log(r"BH204: .* 0 upstream streams were lost")
+    client = server.client()
+    traffic = Traffic(client, stub, sessions)
+    fds = None
+    for _ in range(kills):
+        done = sum(map(len, traffic.sent))
+        kill_owner(server, random.choice(traffic.sessions)[1])
+        wait_for(lambda: sum(map(len, traffic.sent)) > done + sessions or traffic.errors, 20, "traffic goes on")
+        assert not traffic.errors, traffic.errors[:3]
+        fds = fds or server.fds_of(server.process.pid)
+        assert server.fds_of(server.process.pid) <= fds, "the parent's descriptors grow"
+    stanzas = traffic.finish()
+    found = deaths(server)
+    assert len(found) >= kills and sum(lost for _, lost in found) == 0, found
+    assert all(rescued > 0 for rescued, _ in found), found
+    assert given_up(server) == 0
+    print(f"\n{server.mpm}: {kills} children killed, {sum(n for n, _ in found)} streams rescued, none lost, "
+          f"{stanzas} stanzas, slowest answer {traffic.slowest * 1000:.0f} ms, {traffic.repeats} requests sent again")
+    client.close()
+
+
+@pytest.mark.limit(240)
+def test_10_children_killed_on_event(httpd, stub):
+    server = httpd(children=3, threads=32, upstreams=[stub.upstream()])
+    kill_under_traffic(server, stub, 60, 10)
+
+
+@pytest.mark.limit(120)
+def test_the_only_child_is_killed(httpd, stub):
+    server = httpd(children=1, threads=64, upstreams=[stub.upstream()])
+    kill_under_traffic(server, stub, 20, 3)
+
+
+@pytest.mark.limit(120)
+def test_children_killed_on_worker(httpd, stub):
+    server = httpd(mpm="worker", children=2, threads=32, upstreams=[stub.upstream()])
+    kill_under_traffic(server, stub, 20, 3)
+
+
+@pytest.mark.limit(120)
+def test_children_killed_on_prefork(httpd, stub):
+    server = httpd(mpm="prefork", children=12, upstreams=[stub.upstream()])
+    kill_under_traffic(server, stub, 6, 3)
+
+
+@pytest.mark.limit(120)
+def test_killed_in_the_middle_of_a_restart(httpd, stub):
+    """A random child of either generation, at a random moment of the hand-over."""
+    # Room for more children than there are: httpd tells MaxRequestWorkers / ThreadsPerChild of them to stop, and may
+    # have one more while it replaces a dead one.
+    server = httpd(children=2, threads=32, upstreams=[stub.upstream()], directives="MaxRequestWorkers 192\n")
+    server.expect_log(r"BH20[46]: .* 0 upstream streams were lost")
+    server.expect_log(r"AH00052: child pid \d+ exit signal Killed")
+    client = server.client()
+    traffic = Traffic(client, stub, 40)
+    for _ in range(5):
+        old = server.children()
+        server.process.send_signal(signal.SIGUSR1)
+        time.sleep(random.uniform(0.05, 0.15))  # whatever it hits: that is the test
+        victim = random.choice(server.children())
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: not {victim, *old} & set(server.children()), 20, "the old children end")
+        wait_for(lambda: len(server.children()) >= 2, 10, "there are new ones")
+        assert not traffic.errors, traffic.errors[:3]
+    traffic.finish()
+    assert sum(lost for _, lost in deaths(server)) == 0
+    client.close()
+
+
+@pytest.mark.limit(90)
+def test_without_escrow_the_clients_are_told(httpd, stub):
+    server = httpd(children=3, upstreams=[stub.upstream()], directives="BoshEscrow Off\n")
+    client = server.client()
+    sessions = [client.start(stub) for _ in range(12)]
+    owner = {session: server.owner_of(upstream.peer_port) for session, upstream in sessions}
+    victim = owner[sessions[0][0]]
+    server.expect_log(r"BH204")
+    killed = time.monotonic()
+    server.kill_child(victim)
+    for session, upstream in sessions:
+        if owner[session] == victim:
+            session.over = True
+            exchange = session.send_next()
+            exchange.event.wait(3)
+            answer = exchange.answer() if exchange.result else session.send(session.rid).answer(3)
+            while answer.attr("type") is None and time.monotonic() < killed + 3:
+                answer = session.next()
+            TB(answer, "remote-connection-failed")
+            upstream.wait_closed()
+    assert time.monotonic() - killed < 3
+    for session, upstream in sessions:
+        if owner[session] != victim:
+            upstream.send_message("alive")
+            assert session.texts(1) == ["alive"]
+    client.close()
+
+
+def test_an_ended_stream_is_closed_although_it_is_parked(httpd, stub):
+    server = httpd(children=2, upstreams=[stub.upstream()])
+    client = server.client()
+    for _ in range(5):
+        session, upstream = client.start(stub)
+        session.send_next(X.message("hello"))
+        assert upstream.wait_bodies(1) == ["hello"]
+        session.terminate()
+        upstream.wait_closed()
+    client.close()
