@@ -98,6 +98,7 @@ typedef enum bosh_slot_state_t {
 #define BOSH_SLOT_FINAL  0x40u  /* the stored answer ends the session */
 #define BOSH_SLOT_MAILED 0x80u  /* its holder has been mailed and has not looked yet */
 #define BOSH_SLOT_PLAIN  0x200u /* the answer is BOSH_BODY_EMPTY: nothing is stored for it */
+#define BOSH_SLOT_SENT   0x400u /* the answer has been read to its end by who sends it */
 #define BOSH_SLOT_GAVE   0x100u /* the stored answer carries payload */
 
 /* One request id, from its arrival until its answer leaves the replay window. rid % nslots is its place. */

@@ -450,17 +450,22 @@ size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint
 {
     bosh_session_t *s = bosh_arena_get(a, session, serial);
     bosh_slot_t *slot = s != NULL ? bosh_window_slot(a, s, rid) : NULL;
+    size_t len;
 
     if (slot == NULL || slot->state != BOSH_SLOT_ANSWERED) {
         return 0;
     }
+    len = slot->flags & BOSH_SLOT_PLAIN ? sizeof(BOSH_BODY_EMPTY) - 1 : slot->answer.len;
     if (slot->flags & BOSH_SLOT_PLAIN) {
-        size_t left = off < sizeof(BOSH_BODY_EMPTY) - 1 ? sizeof(BOSH_BODY_EMPTY) - 1 - off : 0;
-        n = n < left ? n : left;
+        n = off >= len ? 0 : n < len - off ? n : len - off;
         memcpy(dst, BOSH_BODY_EMPTY + off, n);
-        return n;
+    } else {
+        n = bosh_bytes_peek(a, &slot->answer, off, dst, n);
     }
-    return bosh_bytes_peek(a, &slot->answer, off, dst, n);
+    if (off + n >= len) {
+        slot->flags |= BOSH_SLOT_SENT;
+    }
+    return n;
 }
 
 /* ---- end ---- */

@@ -156,6 +156,10 @@ void bosh_window_evict(bosh_arena_t *a, bosh_session_t *s)
         if (slot == NULL || slot->state != BOSH_SLOT_ANSWERED) {
             continue;
         }
+        if (slot->holder.peer != 0 && !(slot->flags & BOSH_SLOT_SENT)) {
+            kept++; /* its holder is on the way to fetch it */
+            continue;
+        }
         if (s->flags & BOSH_SESS_ACKS) {
             if (rid <= s->client_ack) {
                 bosh_window_drop(a, slot);

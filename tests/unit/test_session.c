@@ -594,6 +594,24 @@ START_TEST(test_B_160_the_last_answers_are_kept)
 }
 END_TEST
 
+START_TEST(test_B_112_an_answer_waits_for_its_holder)
+{
+    int c[5];
+
+    open_session("");
+    E->lazy = true; /* the holders are slow: none looks before all are answered */
+    for (int i = 0; i < 5; i++) {
+        c[i] = req(1001 + (uint64_t)i, "", "");
+    }
+    E->lazy = false;
+    settle();
+    for (int i = 0; i < 4; i++) {
+        ck_assert(is_empty(c[i]));
+    }
+    ck_assert(held(c[4]));
+}
+END_TEST
+
 START_TEST(test_B_165_a_repeat_takes_over)
 {
     int a, b, c;
@@ -1304,6 +1322,7 @@ int main(void)
         test_B_149_large_rids,
         test_B_151_other_requests_of_a_session_that_was_ended,
         test_B_160_the_last_answers_are_kept,
+        test_B_112_an_answer_waits_for_its_holder,
         test_B_165_a_repeat_takes_over,
         test_B_168_too_many_repeats,
         test_B_180_an_answer_lost_with_its_connection,
