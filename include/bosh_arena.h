@@ -45,7 +45,7 @@ typedef enum bosh_peer_state_t {
     BOSH_PEER_FREE = 0,
     BOSH_PEER_LIVE,
     BOSH_PEER_DRAINING, /* told to stop; serves its streams until it can give them away */
-    BOSH_PEER_LEAVING   /* gone, or going: what it owns is being handed to others */
+    BOSH_PEER_LEAVING   /* gone, going, or not ready yet: nobody gives it a stream */
 } bosh_peer_state_t;
 
 /* A message is a hint that something is worth a look; the truth is in the session (DESIGN.md section 6). */

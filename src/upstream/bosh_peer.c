@@ -310,6 +310,7 @@ static void adopt_orphans(bosh_peers_t *ps, apr_time_t now)
 static void announce(bosh_peers_t *ps)
 {
     bosh_lock(ps->lock);
+    bosh_arena_peer(ps->arena, ps->me)->state = BOSH_PEER_LIVE;
     ps->arena->h->closing = 0;
     for (uint32_t i = 1; i <= ps->n; i++) {
         if (bosh_arena_peer(ps->arena, i)->state == BOSH_PEER_DRAINING) {
@@ -326,6 +327,10 @@ apr_status_t bosh_peers_join(bosh_peers_t *ps, apr_time_t now, uint32_t *me)
     for (tries = 0; tries < 2; tries++) {
         bosh_lock(ps->lock);
         ps->me = bosh_arena_peer_claim(ps->arena, (uint32_t)getpid(), ps->cfg->generation, now);
+        if (ps->me != 0) {
+            /* Not to be chosen yet: a stream given to us now would look like an orphan of our number. */
+            bosh_arena_peer(ps->arena, ps->me)->state = BOSH_PEER_LEAVING;
+        }
         bosh_unlock(ps->lock);
         if (ps->me != 0) {
             adopt_orphans(ps, now);

@@ -210,6 +210,32 @@ START_TEST(no_heir)
 }
 END_TEST
 
+static uint32_t state_while_adopting;
+
+static void look_while_adopting(void *ctx, bosh_log_t level, const char *line)
+{
+    if (strstr(line, "took over sessions that nobody owned") != NULL) {
+        state_while_adopting = C.arena.peers[0].state;
+    }
+    on_log(ctx, level, line);
+}
+
+/* Nobody may give a stream to a peer that is still adopting: it would take that for one of nobody's. */
+START_TEST(not_chosen_while_adopting)
+{
+    child_t child = spawn(owner);
+
+    hear(&child);
+    order(&child);
+    end_of(&child);
+    R.cfg.log = look_while_adopting;
+    loop_open();
+    ck_assert_uint_eq(bosh_loop_peer(R.loop), 1);
+    ck_assert_uint_eq(state_while_adopting, BOSH_PEER_LEAVING);
+    ck_assert_uint_eq(peer_state(1), BOSH_PEER_LIVE);
+}
+END_TEST
+
 /* The only child is killed: its successor finds the streams' records and tells the clients. */
 START_TEST(only_child_killed)
 {
@@ -345,6 +371,7 @@ int main(void)
     tcase_add_test(t, holder_killed);
     tcase_add_test(t, heir);
     tcase_add_test(t, no_heir);
+    tcase_add_test(t, not_chosen_while_adopting);
     tcase_add_test(t, only_child_killed);
     tcase_add_test(t, no_room);
     tcase_add_test(t, two_rescuers);
