@@ -2,7 +2,7 @@
 /*
  * bosh_arena: the one shared segment that holds every session.
  *
- *   [ header | peers[P] | buckets[B] | sessions[S] (each with N slots) | chunk marks | chunks[C] ]
+ *   [ header | peers[P] | buckets[B] | undo | sessions[S] (each with N slots) | chunk marks | chunks[C] ]
  *
  * Made once by the parent, inherited by fork, never grown, free of pointers: records name each other by
  * 1-based 32-bit indexes, processes name a session by (index, serial) and so notice a stale name. All
@@ -16,10 +16,10 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 3u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 4u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
-#define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 8)
+#define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 12)
 #define BOSH_MAILBOX                                                                               \
     1024 /* messages a peer can have waiting; more: it looks at everything it has */
 #define BOSH_LOCK_SPACE 128 /* room for the lock, which only bosh_lock.c looks into */
@@ -33,8 +33,9 @@ typedef enum bosh_chunk_state_t {
 } bosh_chunk_state_t;
 
 typedef struct bosh_chunk_t {
-    bosh_ix next;
-    uint16_t used;  /* bytes filled */
+    bosh_ix next;  /* behind it in its string; stays when it is freed */
+    bosh_ix after; /* FREE: behind it on a free list; else the section that took it (bosh_undo.h) */
+    uint16_t used; /* bytes filled */
     uint16_t state; /* bosh_chunk_state_t */
     char data[BOSH_CHUNK_DATA];
 } bosh_chunk_t;
@@ -141,6 +142,11 @@ typedef enum bosh_phase_t {
 
 /* The arena's half of an upstream stream: all that must outlive its owner. */
 typedef struct bosh_link_t {
+    /* What the server's header says: written whole, and before HAS_HEADER is set. */
+    char id[BOSH_MAX_STREAMID + 1];
+    char from[BOSH_MAX_DOMAIN + 1];
+    char lang[BOSH_MAX_LANG + 1];
+    char version[8];
     uint32_t owner;    /* peer whose loop has the socket and the session's timers */
     uint32_t giver;    /* with TRANSIT: the peer that has it still; 0: that one is dead */
     uint32_t transfer; /* serial of the last hand-over */
@@ -156,10 +162,6 @@ typedef struct bosh_link_t {
     bosh_bytes_t raw;   /* read from the server since the last element boundary */
     bosh_bytes_t prime; /* the server's header for a later parser; empty: the default prime */
     uint32_t up_single; /* items in `up` that travel alone in their body: FEATURES, SASL */
-    char id[BOSH_MAX_STREAMID + 1];
-    char from[BOSH_MAX_DOMAIN + 1];
-    char lang[BOSH_MAX_LANG + 1];
-    char version[8];
 } bosh_link_t;
 
 typedef enum bosh_state_t {
@@ -175,7 +177,15 @@ typedef enum bosh_state_t {
 #define BOSH_SESS_ANNOUNCED 0x08u /* from, authid, version have been sent */
 #define BOSH_SESS_CREATED   0x10u /* the creation answer has been stored */
 
+/* Text comes first, the link's included: what is written once, when the session or its stream begins, and
+ * need not be saved before each change (bosh_undo.h). */
 typedef struct bosh_session_t {
+    char to[BOSH_MAX_DOMAIN + 1];
+    char lang[BOSH_MAX_LANG + 1];
+    char content[BOSH_MAX_CONTENT + 1];
+    char xmpp_version[8];
+    char peer_ip[46]; /* the client's address, for limits and PROXY protocol */
+    bosh_link_t link;
     uint32_t serial; /* raised when the record is freed */
     uint32_t state;  /* bosh_state_t */
     bosh_ix hash_next, free_next;
@@ -196,12 +206,6 @@ typedef struct bosh_session_t {
     int64_t gap_since; /* when the oldest open gap was seen; 0: none */
     int64_t armed;     /* the owner's timer for this session; an earlier deadline needs a message */
     int64_t created;
-    char to[BOSH_MAX_DOMAIN + 1];
-    char lang[BOSH_MAX_LANG + 1];
-    char content[BOSH_MAX_CONTENT + 1];
-    char xmpp_version[8];
-    char peer_ip[46]; /* the client's address, for limits and PROXY protocol */
-    bosh_link_t link;
     bosh_slot_t slots[]; /* header.nslots of them */
 } bosh_session_t;
 
@@ -225,15 +229,15 @@ typedef struct bosh_header_t {
     uint32_t session_size;
     bosh_arena_sizes_t sizes;
     uint32_t buckets;
-    uint64_t off_peers, off_buckets, off_sessions, off_marks, off_chunks, total;
+    uint64_t off_peers, off_buckets, off_undo, off_sessions, off_marks, off_chunks, total;
     /* Records from `fresh` on have never been handed out and their memory was never touched; the free lists
      * (last in, first out) hold only what has come back. */
     bosh_ix free_session, fresh_session;
     bosh_ix free_chunk, fresh_chunk;
     bosh_ix late_chunk;    /* list of those to hand out last: see bosh_arena_repair() */
     uint32_t nsessions;    /* not FREE */
-    uint32_t nfree_chunks; /* on both lists, and the fresh ones */
-    bosh_ix busy;          /* session being changed right now: not trusted after its changer died */
+    uint32_t nfree_chunks; /* on the lists, the undo's included, and the fresh ones */
+    bosh_ix busy;          /* session being changed right now: see bosh_undo.h */
     uint32_t closing;      /* the server is shutting down: no new sessions */
     bosh_counters_t count;
     char lock[BOSH_LOCK_SPACE] __attribute__((aligned(64)));
@@ -245,6 +249,7 @@ typedef struct bosh_arena_t {
     bosh_header_t *h;
     bosh_peer_t *peers;
     uint32_t *buckets;
+    struct bosh_undo_t *undo;
     char *sessions;
     uint8_t *marks;
     bosh_chunk_t *chunks;
@@ -275,16 +280,11 @@ static inline bosh_ix bosh_arena_index(bosh_arena_t *a, const bosh_session_t *s)
 /* The session (index, serial) names, or NULL when it has been freed since. */
 bosh_session_t *bosh_arena_get(bosh_arena_t *a, bosh_ix i, uint32_t serial);
 
-/*
- * To be said before the first change to a session in a section of the lock: should this process be killed
- * before it unlocks, repair gives that session up and trusts the others. The fence keeps the compiler from
- * moving the changes before the mark.
- */
-static inline void bosh_arena_touch(bosh_arena_t *a, const bosh_session_t *s)
-{
-    a->h->busy = bosh_arena_index(a, s);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
+/* Calls visit with each string of a session, those inside of queues included, until one complains; what it says,
+ * or NULL. */
+typedef const char *bosh_arena_visit_t(bosh_arena_t *a, const bosh_bytes_t *b);
+const char *bosh_arena_each_string(bosh_arena_t *a, const bosh_session_t *s,
+                                   bosh_arena_visit_t *visit);
 
 /* Finds by the sid text of a request (any text is safe); compares in constant time (B-368). NULL: none. */
 bosh_session_t *bosh_arena_find(bosh_arena_t *a, const char *sid);
@@ -293,8 +293,8 @@ bosh_session_t *bosh_arena_find(bosh_arena_t *a, const char *sid);
 void bosh_arena_sid_text(const bosh_session_t *s, char out[BOSH_SID_LEN + 1]);
 
 /* A cleared session under this random sid, in the hash, state LIVE; NULL: table full, or chunks below the
- * BOSH_PRIO_NEW reserve, or the sid exists. Low indexes first, so that an idle arena stays small. It is
- * marked busy (bosh_arena_touch). */
+ * BOSH_PRIO_NEW reserve, or the sid exists. Low indexes first, so that an idle arena stays small. It has been
+ * touched (bosh_undo.h). */
 bosh_session_t *bosh_arena_session_new(bosh_arena_t *a, const uint8_t sid[BOSH_SID_BYTES]);
 
 /* Frees all its chunks and the record; raises its serial. */
@@ -339,8 +339,8 @@ uint32_t bosh_arena_mail_take(bosh_arena_t *a, uint32_t peer, bosh_mail_t *out, 
 apr_status_t bosh_arena_validate(bosh_arena_t *a, const char **why);
 
 /*
- * After a holder of the lock has died: frees every session whose lists do not hold together, and the one
- * marked busy; rebuilds the free lists, buckets and counts from what is left, empties mailboxes and sets
+ * After a holder of the lock has died: puts the session it was changing back to how it was before (bosh_undo.h),
+ * and frees every session whose lists do not hold together; rebuilds the free lists, buckets and counts from what is left, empties mailboxes and sets
  * `overflow` on every peer in use, so that each looks at everything it has, and notes them all in a->wake.
  * Returns the sessions freed, and counts them. Never follows an index it has not checked; two sessions that
  * claim one chunk are both freed, for nobody's words may reach another. A chunk that lay in an open

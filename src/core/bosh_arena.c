@@ -3,7 +3,7 @@
  * The shared segment: its layout, the session table, the chunk list, peers and their mailboxes.
  * Called by any thread of any child that holds the arena's lock (bosh_lock.h).
  *
- *   [ header | peers | buckets | sessions | marks | chunks ]      each part begins on a page
+ *   [ header | peers | buckets | undo | sessions | marks | chunks ]    each part begins on a page
  *
  * Sessions and chunks are handed out from a free list of what has come back, else from `fresh`, the
  * first record never used. So making an arena writes the header alone, and memory that was never
@@ -14,6 +14,7 @@
  * sid, or FREE and on free_session's list.
  */
 #include "bosh_arena.h"
+#include "bosh_undo.h"
 
 #include <string.h>
 
@@ -55,6 +56,7 @@ static bool lay_out(const bosh_arena_sizes_t *sizes, bosh_header_t *h)
     }
     h->off_peers = place(&end, (uint64_t)sizes->peers * sizeof(bosh_peer_t));
     h->off_buckets = place(&end, (uint64_t)h->buckets * sizeof(bosh_ix));
+    h->off_undo = place(&end, sizeof(bosh_undo_t) + h->session_size);
     h->off_sessions = place(&end, (uint64_t)sizes->sessions * h->session_size);
     h->off_marks = place(&end, sizes->chunks);
     h->off_chunks = place(&end, (uint64_t)sizes->chunks * BOSH_CHUNK_SIZE);
@@ -78,6 +80,7 @@ static void find_parts(void *mem, bosh_arena_t *a)
     a->h = h;
     a->peers = (bosh_peer_t *)(void *)(a->base + h->off_peers);
     a->buckets = (uint32_t *)(void *)(a->base + h->off_buckets);
+    a->undo = (bosh_undo_t *)(void *)(a->base + h->off_undo);
     a->sessions = a->base + h->off_sessions;
     a->marks = (uint8_t *)a->base + h->off_marks;
     a->chunks = (bosh_chunk_t *)(void *)(a->base + h->off_chunks);
@@ -108,8 +111,9 @@ apr_status_t bosh_arena_attach(void *mem, bosh_arena_t *a)
         h->layout != BOSH_ARENA_LAYOUT || !lay_out(&h->sizes, &want) ||
         h->session_size != want.session_size || h->buckets != want.buckets ||
         h->off_peers != want.off_peers || h->off_buckets != want.off_buckets ||
-        h->off_sessions != want.off_sessions || h->off_marks != want.off_marks ||
-        h->off_chunks != want.off_chunks || h->total != want.total) {
+        h->off_undo != want.off_undo || h->off_sessions != want.off_sessions ||
+        h->off_marks != want.off_marks || h->off_chunks != want.off_chunks ||
+        h->total != want.total) {
         return APR_EINVAL;
     }
     find_parts(mem, a);
@@ -137,6 +141,17 @@ bool bosh_arena_room(bosh_arena_t *a, uint32_t n, bosh_prio_t prio)
     return (uint64_t)kept_back(a->h, prio) + n <= a->h->nfree_chunks;
 }
 
+/* The next one from a list; 0: it is empty. */
+static bosh_ix unlist(bosh_arena_t *a, bosh_ix *list)
+{
+    bosh_ix c = *list;
+
+    if (c != 0) {
+        *list = bosh_arena_chunk(a, c)->after;
+    }
+    return c;
+}
+
 bosh_ix bosh_arena_chunk_new(bosh_arena_t *a, bosh_prio_t prio)
 {
     bosh_header_t *h = a->h;
@@ -146,18 +161,21 @@ bosh_ix bosh_arena_chunk_new(bosh_arena_t *a, bosh_prio_t prio)
     if (!bosh_arena_room(a, 1, prio)) {
         return 0;
     }
-    if (h->free_chunk != 0) {
-        c = h->free_chunk;
-        h->free_chunk = bosh_arena_chunk(a, c)->next;
-    } else if (h->fresh_chunk <= h->sizes.chunks) {
+    c = unlist(a, &h->free_chunk);
+    if (c == 0 && h->fresh_chunk <= h->sizes.chunks) {
         c = h->fresh_chunk++;
-    } else {
-        c = h->late_chunk;
-        h->late_chunk = bosh_arena_chunk(a, c)->next;
+    }
+    if (c == 0) {
+        c = unlist(a, &h->late_chunk);
+    }
+    if (c == 0) { /* none but what this very section has given back */
+        bosh_undo_spoil(a);
+        c = unlist(a, &a->undo->freed);
     }
     h->nfree_chunks--;
     chunk = bosh_arena_chunk(a, c);
     chunk->next = 0;
+    chunk->after = h->busy != 0 ? a->undo->section : 0;
     chunk->used = 0;
     chunk->state = BOSH_CHUNK_USED;
     return c;
@@ -166,10 +184,20 @@ bosh_ix bosh_arena_chunk_new(bosh_arena_t *a, bosh_prio_t prio)
 void bosh_arena_chunk_free(bosh_arena_t *a, bosh_ix c)
 {
     bosh_chunk_t *chunk = bosh_arena_chunk(a, c);
+    bosh_ix *list = &a->h->free_chunk;
 
+    if (a->h->busy != 0) { /* not to be handed out while it may be needed to undo the section */
+        list = &a->undo->freed;
+        if (chunk->state == BOSH_CHUNK_RESERVED) {
+            bosh_undo_note(a, c);
+        }
+        if (*list == 0) {
+            a->undo->freed_last = c;
+        }
+    }
     chunk->state = BOSH_CHUNK_FREE;
-    chunk->next = a->h->free_chunk;
-    a->h->free_chunk = c;
+    chunk->after = *list;
+    *list = c;
     a->h->nfree_chunks++;
 }
 
@@ -314,7 +342,6 @@ static void unhash(bosh_arena_t *a, const bosh_session_t *s, bosh_ix i)
 void bosh_arena_session_free(bosh_arena_t *a, bosh_session_t *s)
 {
     bosh_ix i = bosh_arena_index(a, s);
-    bosh_ix before = a->h->busy;
 
     bosh_arena_touch(a, s);
     bosh_arena_own(a, s, 0);
@@ -329,8 +356,25 @@ void bosh_arena_session_free(bosh_arena_t *a, bosh_session_t *s)
     s->free_next = a->h->free_session;
     a->h->free_session = i;
     a->h->nsessions--;
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    a->h->busy = before;
+}
+
+const char *bosh_arena_each_string(bosh_arena_t *a, const bosh_session_t *s,
+                                   bosh_arena_visit_t *visit)
+{
+    const bosh_link_t *link = &s->link;
+    const char *why = NULL;
+
+    if ((why = visit(a, &link->down.b)) != NULL || (why = visit(a, &link->up.b)) != NULL ||
+        (why = visit(a, &link->raw)) != NULL || (why = visit(a, &link->prime)) != NULL) {
+        return why;
+    }
+    for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
+        if ((why = visit(a, &s->slots[i].payload.b)) != NULL ||
+            (why = visit(a, &s->slots[i].answer)) != NULL) {
+            return why;
+        }
+    }
+    return NULL;
 }
 
 bosh_slot_t *bosh_arena_slot(bosh_arena_t *a, bosh_session_t *s, uint64_t rid)

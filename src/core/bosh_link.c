@@ -10,6 +10,7 @@
 
 #include "bosh_answer.h"
 #include "bosh_window.h"
+#include "bosh_undo.h"
 
 /* Keeps a server's string if it fits: a cut one would be a wrong one. */
 static void keep_text(char *dst, size_t size, const char *src)
@@ -265,6 +266,6 @@ bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint
             bosh_answer_mail_owner(a, s);
         }
     }
-    a->h->busy = 0;
+    bosh_arena_commit(a);
     return *from <= end;
 }

@@ -24,6 +24,7 @@
  */
 #include "bosh_arena.h"
 #include "bosh_split.h"
+#include "bosh_undo.h"
 
 #include <string.h>
 
@@ -94,6 +95,7 @@ static void close_reservation(bosh_arena_t *a, bosh_bytes_t *b)
     if (tail->state != BOSH_CHUNK_RESERVED) {
         return;
     }
+    bosh_undo_note(a, b->tail);
     rest = tail->next;
     tail->next = 0;
     tail->state = BOSH_CHUNK_USED;
@@ -121,6 +123,7 @@ static void put(bosh_arena_t *a, bosh_bytes_t *b, const void *from, size_t n)
 {
     const char *p = from;
 
+    bosh_undo_note(a, b->tail);
     while (n > 0) {
         size_t k = least(n, tail_room(a, b));
         if (k == 0) {
@@ -279,6 +282,7 @@ int bosh_bytes_reserve(bosh_arena_t *a, bosh_bytes_t *b, size_t want, bosh_slice
 
     close_reservation(a, b);
     last = b->tail;
+    bosh_undo_note(a, last);
     if (max > 0 && tail_room(a, b) > 0) {
         bosh_chunk_t *tail = bosh_arena_chunk(a, last);
         iov[n].p = tail->data + tail->used;
@@ -317,6 +321,7 @@ void bosh_bytes_commit(bosh_arena_t *a, bosh_bytes_t *b, size_t n)
     }
     for (;;) {
         size_t k = least(n, tail_room(a, b));
+        bosh_undo_note(a, b->tail);
         tail = bosh_arena_chunk(a, b->tail);
         tail->used = (uint16_t)(tail->used + k);
         b->len += (uint32_t)k;
@@ -554,8 +559,9 @@ static void link_chunks(bosh_arena_t *a, bosh_bytes_t *dst, const bosh_bytes_t *
 {
     bosh_chunk_t *head = bosh_arena_chunk(a, src->head);
 
-    if (src->off >
-        0) { /* only a head chunk can have consumed bytes, and this one will not be one */
+    bosh_undo_note(a, dst->tail);
+    if (src->off > 0) { /* only a head can have consumed bytes, and this one will not be one */
+        bosh_undo_spoil(a);
         head->used = (uint16_t)(head->used - src->off);
         memmove(head->data, head->data + src->off, head->used);
     }
@@ -590,8 +596,5 @@ apr_status_t bosh_queue_move(bosh_arena_t *a, bosh_queue_t *dst, bosh_queue_t *s
 void bosh_queue_clear(bosh_arena_t *a, bosh_queue_t *q)
 {
     bosh_bytes_clear(a, &q->b);
-    q->items = 0;
-    q->head_left = 0;
-    q->head_type = 0;
-    q->head_open = 0;
+    memset(q, 0, sizeof(*q));
 }

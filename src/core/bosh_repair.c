@@ -11,7 +11,7 @@
  * anew. Only the sizes, and `fresh_session` and `fresh_chunk`, each written in one store, are taken
  * as they are.
  */
-#include "bosh_arena.h"
+#include "bosh_undo.h"
 
 #include <string.h>
 
@@ -170,28 +170,6 @@ static const char *check_session(bosh_arena_t *a, const bosh_session_t *s)
 
 /* ---- claims: only over strings that have passed ---- */
 
-/* What is done to each string of a session; NULL: go on, else why not. */
-typedef const char *visit_fn(bosh_arena_t *a, const bosh_bytes_t *b);
-
-/* Calls visit with each string of a session until one complains. */
-static const char *each_string(bosh_arena_t *a, const bosh_session_t *s, visit_fn *visit)
-{
-    const bosh_link_t *link = &s->link;
-    const char *why = NULL;
-
-    if ((why = visit(a, &link->down.b)) != NULL || (why = visit(a, &link->up.b)) != NULL ||
-        (why = visit(a, &link->raw)) != NULL || (why = visit(a, &link->prime)) != NULL) {
-        return why;
-    }
-    for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
-        if ((why = visit(a, &s->slots[i].payload.b)) != NULL ||
-            (why = visit(a, &s->slots[i].answer)) != NULL) {
-            return why;
-        }
-    }
-    return NULL;
-}
-
 /* Counts one list's chunks, those of a reservation included, in the marks: 1, or 2 for more. */
 static const char *claim(bosh_arena_t *a, const bosh_bytes_t *b)
 {
@@ -220,7 +198,7 @@ static void claim_all(bosh_arena_t *a)
     for (bosh_ix i = 1; i < a->h->fresh_session; i++) {
         bosh_session_t *s = bosh_arena_session(a, i);
         if (s->state != BOSH_ST_FREE) {
-            each_string(a, s, claim);
+            bosh_arena_each_string(a, s, claim);
         }
     }
 }
@@ -279,7 +257,7 @@ static const char *validate_buckets(bosh_arena_t *a)
 /* Marks one free list; none of it may be marked before. */
 static const char *validate_free(bosh_arena_t *a, bosh_ix c, uint32_t *n)
 {
-    for (; c != 0; c = bosh_arena_chunk(a, c)->next) {
+    for (; c != 0; c = bosh_arena_chunk(a, c)->after) {
         CHECK(is_chunk(a, c), "a free chunk's index is out of range");
         CHECK(bosh_arena_chunk(a, c)->state == BOSH_CHUNK_FREE,
               "a chunk in use is on the free list");
@@ -300,12 +278,14 @@ static const char *validate_chunks(bosh_arena_t *a)
     claim_all(a);
     for (i = 1; i < h->fresh_session; i++) {
         bosh_session_t *s = bosh_arena_session(a, i);
-        why = s->state != BOSH_ST_FREE ? each_string(a, s, contested) : NULL;
+        why = s->state != BOSH_ST_FREE ? bosh_arena_each_string(a, s, contested) : NULL;
         CHECK(why == NULL, why);
     }
     why = validate_free(a, h->free_chunk, &n);
     CHECK(why == NULL, why);
     why = validate_free(a, h->late_chunk, &n);
+    CHECK(why == NULL, why);
+    why = validate_free(a, a->undo->freed, &n);
     CHECK(why == NULL, why);
     for (i = 1; i < h->fresh_chunk; i++) {
         CHECK(a->marks[i - 1] == 1, "a chunk is on no list");
@@ -362,19 +342,20 @@ static void drop(bosh_arena_t *a, bosh_session_t *s, uint32_t *lost)
 static uint32_t drop_broken(bosh_arena_t *a)
 {
     bosh_header_t *h = a->h;
+    bosh_ix spoiled = bosh_undo_rollback(a) ? 0 : h->busy;
     uint32_t lost = 0;
     bosh_ix i;
 
     for (i = 1; i < h->fresh_session; i++) {
         bosh_session_t *s = bosh_arena_session(a, i);
-        if (s->state != BOSH_ST_FREE && (i == h->busy || check_session(a, s) != NULL)) {
+        if (s->state != BOSH_ST_FREE && (i == spoiled || check_session(a, s) != NULL)) {
             drop(a, s, &lost);
         }
     }
     claim_all(a);
     for (i = 1; i < h->fresh_session; i++) {
         bosh_session_t *s = bosh_arena_session(a, i);
-        if (s->state != BOSH_ST_FREE && each_string(a, s, contested) != NULL) {
+        if (s->state != BOSH_ST_FREE && bosh_arena_each_string(a, s, contested) != NULL) {
             drop(a, s, &lost);
         }
     }
@@ -423,6 +404,7 @@ static void rebuild_chunks(bosh_arena_t *a)
 
     h->nfree_chunks = h->sizes.chunks - (h->fresh_chunk - 1);
     h->free_chunk = 0;
+    a->undo->freed = 0;
     claim_all(a);
     for (bosh_ix c = h->fresh_chunk - 1; c > 0; c--) {
         bosh_chunk_t *chunk = bosh_arena_chunk(a, c);
@@ -430,7 +412,7 @@ static void rebuild_chunks(bosh_arena_t *a)
         if (a->marks[c - 1] == 0) {
             chunk->state = BOSH_CHUNK_FREE;
             chunk->used = 0;
-            chunk->next = *list;
+            chunk->after = *list;
             *list = c;
             h->nfree_chunks++;
         }

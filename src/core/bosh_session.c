@@ -20,6 +20,7 @@
 
 #include "bosh_answer.h"
 #include "bosh_window.h"
+#include "bosh_undo.h"
 
 static void copy_text(char *dst, size_t size, const char *src)
 {

@@ -16,6 +16,7 @@
 #include "bosh_dial.h"
 #include "bosh_up.h"
 #include "bosh_wire.h"
+#include "bosh_undo.h"
 
 static void say(const bosh_streams_t *ss, bosh_log_t level, const char *line)
 {

@@ -8,6 +8,7 @@
  * and repairs.
  */
 #include "bosh_lock.h"
+#include "bosh_undo.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -130,8 +131,7 @@ void bosh_unlock(bosh_lock_t *l)
     if (wakers != NULL) {
         a->h->count.wakes += all ? wakers->n : n;
     }
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    a->h->busy = 0;
+    bosh_arena_commit(a);
     rv = pthread_mutex_unlock(mutex_of(a));
     if (rv != 0) {
         give_up(rv);

@@ -339,7 +339,7 @@ static void on_repair(void *ctx, uint32_t lost)
     snprintf(line, sizeof(line),
              "BH203: a process died while it changed the session table; repaired, %u sessions lost",
              lost);
-    say(l, BOSH_LOG_WARNING, line);
+    say(l, lost > 0 ? BOSH_LOG_WARNING : BOSH_LOG_INFO, line);
     bosh_loop_kick(l); /* mailboxes were emptied: look at everything */
 }
 

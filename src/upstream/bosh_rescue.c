@@ -20,6 +20,7 @@
 #include "bosh_down.h"
 #include "bosh_tcpinfo.h"
 #include "bosh_up.h"
+#include "bosh_undo.h"
 
 /* The session of an entry, if the dead peer had its stream. Lock held. */
 static bosh_session_t *orphaned(bosh_streams_t *ss, const bosh_kept_t *k, uint32_t dead)

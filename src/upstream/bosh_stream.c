@@ -21,6 +21,7 @@
 #include "bosh_dial.h"
 #include "bosh_down.h"
 #include "bosh_up.h"
+#include "bosh_undo.h"
 
 /* ---- the set ---- */
 

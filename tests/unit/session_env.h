@@ -2,6 +2,9 @@
 /*
  * A whole session against a fake clock: real body parser, splitter and arena, no sockets, no threads.
  *
+ * Each section of the lock is run twice: after the first time its process is taken for dead and the arena is
+ * repaired, which must bring back what was there before it (SECTION).
+ *
  * Requests come from numbered connections; a connection is held or has its answer. Peer 1 owns the stream,
  * peer 2 holds the requests. settle() delivers the mail as loops and workers would, after each step.
  */
@@ -16,6 +19,7 @@
 
 #include "bosh_session.h"
 #include "bosh_window.h"
+#include "bosh_undo.h"
 
 #define CONNS 4096
 #define SEC   APR_USEC_PER_SEC
@@ -43,6 +47,7 @@ typedef struct env_t {
     int nconns;
     bool unlisted; /* the test keeps chunks to itself: nothing to validate */
     bool lazy;     /* do not deliver mail by itself */
+    char *before;  /* the arena as the section found it */
 } env_t;
 
 static env_t *E;
@@ -81,7 +86,7 @@ static void env_validate(void)
 {
     const char *why = NULL;
 
-    E->a.h->busy = 0;
+    bosh_arena_commit(&E->a);
     if (E->unlisted) {
         return;
     }
@@ -97,6 +102,7 @@ static void env_close(void)
     bosh_body_destroy(E->body);
     bosh_split_destroy(E->sp);
     free(E->mem);
+    free(E->before);
     free(E);
     E = NULL;
 }
@@ -106,6 +112,105 @@ static bosh_session_t *session(void)
 {
     return E->index != 0 ? bosh_arena_get(&E->a, E->index, E->serial) : NULL;
 }
+
+/* ---- a section that its process does not live to end ---- */
+
+/* Header, tables, records and the chunks ever used, but for the bytes of the others. */
+static size_t used_part(void)
+{
+    return (size_t)(E->a.h->off_chunks + (E->a.h->fresh_chunk - 1) * (uint64_t)BOSH_CHUNK_SIZE);
+}
+
+static void *of_session(bosh_arena_t *a, bosh_ix i)
+{
+    bosh_session_t *s = bosh_arena_session(a, i);
+
+    s->hash_next = s->free_next = 0; /* what repair makes anew is not compared */
+    s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
+    for (uint32_t k = 0; k < a->h->sizes.slots; k++) {
+        s->slots[k].flags &= (uint16_t)~BOSH_SLOT_MAILED;
+    }
+    return (char *)s + BOSH_UNDO_FROM;
+}
+
+static bosh_arena_t *compare_with;
+
+/* The string at the same place of the same record in the other arena has the same bytes. */
+static const char *compare_string(bosh_arena_t *a, const bosh_bytes_t *b)
+{
+    const bosh_bytes_t *other =
+        (const void *)(compare_with->base + ((const char *)(const void *)b - a->base));
+    static char x[4 << 20], y[4 << 20];
+
+    ck_assert_uint_eq(bosh_bytes_peek(a, b, 0, x, sizeof(x)),
+                      bosh_bytes_peek(compare_with, other, 0, y, sizeof(y)));
+    ck_assert_int_eq(memcmp(x, y, b->len), 0);
+    return NULL;
+}
+
+static void section_begins(void)
+{
+    bosh_arena_commit(&E->a);
+    E->before = realloc(E->before, used_part());
+    memcpy(E->before, E->mem, used_part());
+}
+
+/* Checks that the section can be undone, and puts all back for its second time. */
+static void section_dies(void)
+{
+    bool spoiled = E->a.undo->spoiled != 0 && E->a.h->busy != 0;
+    static bosh_arena_t was;
+    const char *why = NULL;
+    uint32_t lost = bosh_arena_repair(&E->a);
+
+    ck_assert_msg(bosh_arena_validate(&E->a, &why) == APR_SUCCESS, "undone: %s", why);
+    ck_assert_uint_eq(lost, spoiled);
+    was = E->a;
+    was.base = E->before;
+    was.h = (bosh_header_t *)(void *)E->before;
+    was.sessions = was.base + was.h->off_sessions;
+    was.chunks = (bosh_chunk_t *)(void *)(was.base + was.h->off_chunks);
+    compare_with = &was;
+    for (bosh_ix i = 1; !spoiled && i < was.h->fresh_session; i++) {
+        bosh_session_t kept = *bosh_arena_session(&was, i);
+        uint16_t flags[BOSH_SLOTS_MAX];
+        for (uint32_t k = 0; k < was.h->sizes.slots; k++) {
+            flags[k] = bosh_arena_session(&was, i)->slots[k].flags;
+        }
+        ck_assert_uint_eq(kept.state, bosh_arena_session(&E->a, i)->state);
+        if (kept.state != BOSH_ST_FREE) {
+            ck_assert_int_eq(memcmp(of_session(&E->a, i), of_session(&was, i),
+                                    was.h->session_size - BOSH_UNDO_FROM),
+                             0);
+            bosh_arena_each_string(&E->a, bosh_arena_session(&E->a, i), compare_string);
+        }
+        *bosh_arena_session(&was, i) = kept;
+        for (uint32_t k = 0; k < was.h->sizes.slots; k++) {
+            bosh_arena_session(&was, i)->slots[k].flags = flags[k];
+        }
+    }
+    memcpy(E->mem, E->before,
+           (size_t)(was.h->off_chunks + (was.h->fresh_chunk - 1) * (uint64_t)BOSH_CHUNK_SIZE));
+    E->a.nwake = 0;
+    E->a.wake_all = false;
+}
+
+/* v: the verdict that the call writes, or NULL. */
+#define SECTION(v, call)                                                                           \
+    do {                                                                                           \
+        bosh_verdict_t section_none = {0}, *section_v = (v) != NULL ? (v) : &section_none;         \
+        bosh_verdict_t section_was = *section_v;                                                   \
+        uint64_t section_base = E->raw_base;                                                       \
+        section_begins();                                                                          \
+        call;                                                                                      \
+        section_dies();                                                                            \
+        *section_v = section_was;                                                                  \
+        E->raw_base = section_base;                                                                \
+        call;                                                                                      \
+        bosh_arena_commit(&E->a);                                                                  \
+    } while (0)
+
+#define NO_VERDICT ((bosh_verdict_t *)NULL)
 
 static void finish(conn_t *c)
 {
@@ -143,7 +248,7 @@ static void poll_conn(int i, bool must)
     conn_t *c = &E->conns[i];
 
     if (c->answer == NULL && !c->gone) {
-        bosh_session_poll(&E->a, E->now, &E->lim, must, c->holder, &c->v);
+        SECTION(&c->v, bosh_session_poll(&E->a, E->now, &E->lim, must, c->holder, &c->v));
         finish(c);
     }
 }
@@ -165,7 +270,7 @@ static void settle(void)
             bosh_session_t *s = bosh_arena_get(&E->a, m.what, m.tag);
             if (s != NULL) {
                 s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
-                bosh_session_tick(&E->a, E->now, s, &E->lim);
+                SECTION(NO_VERDICT, bosh_session_tick(&E->a, E->now, s, &E->lim));
             }
             more = true;
         }
@@ -200,7 +305,7 @@ static void pass(apr_time_t us)
         }
         E->now = next > E->now ? next : E->now;
         if (timer) {
-            bosh_session_tick(&E->a, E->now, s, &E->lim);
+            SECTION(NO_VERDICT, bosh_session_tick(&E->a, E->now, s, &E->lim));
         } else {
             poll_conn(who, false);
         }
@@ -232,14 +337,14 @@ static int post_tls(bool tls, const char *attrs, const char *payload)
     ck_assert_msg(bosh_body_parse(E->body, text, (size_t)n, &req, &why) == APR_SUCCESS, "%s: %s",
                   text, why);
     if (req.has & BOSH_HAS_SID) {
-        bosh_session_request(&E->a, E->now, &req, &E->lim, tls, c->holder, &c->v);
+        SECTION(&c->v, bosh_session_request(&E->a, E->now, &req, &E->lim, tls, c->holder, &c->v));
     } else {
         uint8_t sid[BOSH_SID_BYTES];
         for (size_t k = 0; k < sizeof(sid); k++) {
             sid[k] = (uint8_t)rand();
         }
-        bosh_session_create(&E->a, E->now, &req, &E->lim, sid, req.to, "127.0.0.1", tls, E->owner,
-                            0, c->holder, &c->v);
+        SECTION(&c->v, bosh_session_create(&E->a, E->now, &req, &E->lim, sid, req.to, "127.0.0.1",
+                                           tls, E->owner, 0, c->holder, &c->v));
         E->index = c->v.session;
         E->serial = c->v.serial;
         E->raw_base = 0;
@@ -282,7 +387,8 @@ static void hang_up(int i)
     conn_t *c = &E->conns[i];
 
     c->gone = true;
-    bosh_session_gone(&E->a, E->now, c->v.session, c->v.serial, c->v.rid, c->holder);
+    SECTION(NO_VERDICT,
+            bosh_session_gone(&E->a, E->now, c->v.session, c->v.serial, c->v.rid, c->holder));
     settle();
 }
 
@@ -300,9 +406,10 @@ static void server(const char *text)
     ck_assert_msg(bosh_split_feed(E->sp, text, strlen(text), &why) == APR_SUCCESS, "%s: %s", text,
                   why);
     ev = bosh_split_events(E->sp, &n);
-    ck_assert_int_eq(bosh_session_up(&E->a, E->now, s, ev, n, bosh_split_header(E->sp),
-                                     bosh_split_boundary(E->sp), &E->raw_base, &done),
-                     APR_SUCCESS);
+    SECTION(NO_VERDICT,
+            ck_assert_int_eq(bosh_session_up(&E->a, E->now, s, ev, n, bosh_split_header(E->sp),
+                                             bosh_split_boundary(E->sp), &E->raw_base, &done),
+                             APR_SUCCESS));
     bosh_split_clear(E->sp);
     settle();
 }
@@ -343,7 +450,7 @@ static const char *sent(void)
             n += len;
             out[n] = '\0';
         }
-        bosh_session_sent(&E->a, E->now, s, &E->lim);
+        SECTION(NO_VERDICT, bosh_session_sent(&E->a, E->now, s, &E->lim));
     }
     settle();
     return out;
@@ -351,9 +458,9 @@ static const char *sent(void)
 
 static void link_over(bosh_cond_t cond)
 {
-    bosh_session_link_over(&E->a, E->now, session(), cond);
+    SECTION(NO_VERDICT, bosh_session_link_over(&E->a, E->now, session(), cond));
     if (session() != NULL) {
-        bosh_session_tick(&E->a, E->now, session(), &E->lim);
+        SECTION(NO_VERDICT, bosh_session_tick(&E->a, E->now, session(), &E->lim));
     }
     settle();
 }

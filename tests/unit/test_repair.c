@@ -4,6 +4,7 @@
  * is sound.
  */
 #include "arena_env.h"
+#include "bosh_undo.h"
 
 #define SESSIONS 40
 #define CHUNKS   512
@@ -71,7 +72,7 @@ static void populate(uint32_t n)
     for (uint32_t i = 5; i <= n; i += 7) {
         bosh_arena_session_free(A, bosh_arena_session(A, i));
     }
-    A->h->busy = 0;
+    bosh_arena_commit(A);
     arena_check(&env);
 }
 
@@ -152,7 +153,7 @@ START_TEST(test_repair_of_what_is_sound)
 }
 END_TEST
 
-START_TEST(test_repair_drops_the_busy_one)
+START_TEST(test_repair_drops_what_it_cannot_undo)
 {
     bosh_session_t *s;
 
@@ -160,6 +161,10 @@ START_TEST(test_repair_drops_the_busy_one)
     s = bosh_arena_session(A, 11);
     bosh_arena_touch(A, s);
     s->link.up.b.len++; /* its killed changer was in the middle of it */
+    ck_assert_uint_eq(repair_and_compare(20, 0), 0);
+    ck_assert_uint_eq(A->h->busy, 0);
+    bosh_arena_touch(A, s);
+    bosh_undo_spoil(A);
     ck_assert_uint_eq(repair_and_compare(20, 11), 1);
     ck_assert_uint_eq(s->state, BOSH_ST_FREE);
     ck_assert_uint_eq(s->serial, 2);
@@ -183,6 +188,7 @@ START_TEST(test_repair_hands_reserved_chunks_out_last)
     ck_assert_int_eq(bosh_bytes_reserve(A, &s->link.raw, 2 * BOSH_CHUNK_DATA, iov, 4, INPUT), 2);
     first = s->link.raw.head;
     second = bosh_arena_chunk(A, first)->next;
+    bosh_undo_spoil(A);
     ck_assert_uint_eq(bosh_arena_repair(A), 1);
     arena_check(&env);
     ck_assert_uint_eq(A->h->nfree_chunks, CHUNKS);
@@ -362,6 +368,12 @@ START_TEST(test_repair_of_random_damage)
             damage(bosh_arena_session(A, victim), &own, &seed);
         }
         bosh_arena_validate(A, &why); /* says what it will, but ends */
+        if (why != NULL && strcmp(why, "a chunk is in two strings") == 0) {
+            ck_assert_uint_le(bosh_arena_repair(A),
+                              2); /* its owner cannot be told from the other */
+            arena_check(&env);
+            continue;
+        }
         lost = repair_and_compare(9, victim);
         ck_assert_uint_le(lost, 1);
         ck_assert_uint_eq(A->h->count.repaired_sessions, lost);
@@ -487,7 +499,7 @@ START_TEST(test_validate_sees_a_round_reservation)
     SEEN(second->next, bosh_arena_chunk(A, s->link.raw.head)->next,
          "the chunks of a reservation go round");
     second->next = s->link.raw.head;
-    A->h->busy = 0;
+    bosh_arena_commit(A);
     ck_assert_uint_eq(bosh_arena_repair(A), 1);
     ck_assert_uint_eq(A->h->nfree_chunks, CHUNKS);
 }
@@ -554,9 +566,9 @@ START_TEST(test_validate_sees_broken_tables)
     SEEN(A->h->free_chunk, s->link.up.b.head, "a chunk in use is on the free list");
     i = A->h->free_chunk;
     c = bosh_arena_chunk(A, i);
-    SEEN(c->next, i, "a free chunk is on two lists");
+    SEEN(c->after, i, "a free chunk is on two lists");
     SEEN(A->h->late_chunk, i, "a free chunk is on two lists");
-    SEEN(A->h->free_chunk, c->next, "a chunk is on no list");
+    SEEN(A->h->free_chunk, c->after, "a chunk is on no list");
     b = s->link.prime;
     SEEN(s->link.prime, s->slots[3].answer, "a chunk is in two strings");
     s->link.prime = b;
@@ -578,7 +590,7 @@ int main(void)
     tcase_add_checked_fixture(damaged, setup, teardown);
     tcase_set_timeout(damaged, 60);
     tcase_add_test(damaged, test_repair_of_what_is_sound);
-    tcase_add_test(damaged, test_repair_drops_the_busy_one);
+    tcase_add_test(damaged, test_repair_drops_what_it_cannot_undo);
     tcase_add_test(damaged, test_repair_hands_reserved_chunks_out_last);
     tcase_add_test(damaged, test_repair_of_a_contested_chunk);
     tcase_add_test(damaged, test_repair_of_nonsense_in_the_header);
