@@ -27,6 +27,7 @@ Environment:
   BOSH_KEEP      1: keep the servers' directories and print where they are
 """
 
+import contextlib
 import grp
 import os
 import pwd
@@ -114,6 +115,15 @@ def proc_ppid(pid):
         return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
     except (OSError, IndexError, ValueError):
         return 0
+
+
+def stands_still(pid):
+    """All threads of the process have followed SIGSTOP."""
+    try:
+        lines = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # a thread has just ended
+        return False
+    return all(line.rsplit(")", 1)[1].split()[0] in "Tt" for line in lines)
 
 
 def tcp_inodes(local_port, remote_port=None, closing=False):
@@ -410,17 +420,38 @@ class Httpd:
                     return pid
         return None
 
+    @contextlib.contextmanager
+    def stopped(self, pids):
+        """These children stand still. Wait for no answer meanwhile: one of them may have the lock they all share."""
+        try:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            wait_for(lambda: all(map(stands_still, pids)), 10, "the children stand still")
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    def taken(self, exchange):
+        """Waits until a child has accepted the connection of this exchange: that child, or None if it is over."""
+        wait_for(lambda: exchange.done() or self.owner_of_connection(exchange.conn.local_port), 10,
+                 "a child accepts the connection")
+        return self.owner_of_connection(exchange.conn.local_port)
+
+    def taken_by(self, pid, send):
+        """The Exchange that send() makes on a connection of its own, which this child accepts and no other."""
+        if VALGRIND:
+            return send()
+        with self.stopped(set(self.children()) - {pid}):
+            exchange = send()
+            assert self.taken(exchange) in (pid, None), "the set of children was changing"
+        return exchange
+
     def kill_child(self, pid):
         """SIGKILL; the parent's notice about it is expected."""
         assert pid in self.children(), f"{pid} is no child of this httpd"
         self.expect_log(rf"AH00052: child pid {pid} exit signal Killed")
         os.kill(pid, signal.SIGKILL)
-
-    def served_by(self):
-        """Pids in the access log of the requests for the module, in the order they were finished."""
-        if not self.access_log.exists():
-            return []
-        return [int(line.split()[0]) for line in self.access_log.read_text().splitlines() if BIND_PATH in line]
 
     # ---- addresses ----
 

@@ -466,14 +466,18 @@ class BoshClient:
             exchange.error = err
         return exchange
 
-    def request(self, method, path=None, headers=(), data=b"", version="1.1"):
-        """Any HTTP request, and its response without checks."""
+    def request_async(self, method, path=None, headers=(), data=b"", version="1.1"):
+        """Sends any HTTP request: an Exchange."""
         conn = self.connect()
         conn.close_after = True
         exchange = conn.expect(head=method == "HEAD")
         conn.send(self.head(len(data) if data or method in ("PUT", "PATCH") else None, method, headers, version,
                             path) + data)
-        return exchange.raw()
+        return exchange
+
+    def request(self, method, path=None, **options):
+        """Any HTTP request, and its response without checks."""
+        return self.request_async(method, path, **options).raw()
 
     def new_async(self, payload="", conn=None, headers=(), version="1.1", **attrs):
         content = attrs.get("content") or "text/xml; charset=utf-8"
@@ -493,9 +497,10 @@ class BoshClient:
         self.sessions.append(session)
         return session
 
-    def start(self, stub, **attrs):
-        """A session and the stub's end of it; features were announced, nobody logged in."""
-        session = self.new(**attrs)
+    def start(self, stub, creation=None, **attrs):
+        """A session and the stub's end of it; features were announced, nobody logged in. creation: the Exchange
+        that makes it, when it is under way already."""
+        session = self.session(creation or self.new_async(**attrs), attrs)
         upstream = stub.accept()
         if not any(k.tag == X.tag("features", X.NS_STREAMS) for k in session.creation.kids):
             session.until("features", X.NS_STREAMS)

@@ -154,7 +154,7 @@ def test_chunks_add_up_and_fill(client, stub):
     wait_for(lambda: memory()["chunks_used"] <= before + 8, 25, "they are given back")
 
 
-def test_held_requests_are_counted_where_they_wait(client, stub):
+def test_held_requests_are_counted_where_they_wait(client, server, stub):
     settled(client)
     session, _ = client.login(stub, hold=2, wait=30)
     exchange = session.send_next()
@@ -164,12 +164,12 @@ def test_held_requests_are_counted_where_they_wait(client, stub):
     now = status(client)
     assert now["sessions"]["held"] == 2 == sum(p["held"] for p in now["peers"]), now
 
-    def seen():
-        now = status(client)
-        assert now["child"]["held_blocked"] == 0
-        mine = next(p for p in now["peers"] if p["peer"] == now["peer"])
-        return now["child"]["held_async"] == mine["held"] > 0
-    wait_for(seen, 10, "a child that holds one of them answers")
+    holder = server.owner_of_connection(exchange.conn.local_port)
+    now = server.taken_by(holder, lambda: client.request_async("GET", f"{STATUS}?format=json"))
+    now = json.loads(now.raw().body)
+    assert now["child"]["held_blocked"] == 0
+    mine = next(p for p in now["peers"] if p["peer"] == now["peer"])
+    assert now["child"]["held_async"] == mine["held"] > 0
     behind.cut()
     wait_for(lambda: status(client)["sessions"]["held"] == 1, 5, "a request whose client is gone does not count")
     exchange.cut()

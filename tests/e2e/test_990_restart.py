@@ -166,16 +166,21 @@ def test_children_are_recycled(httpd, stub, mpm):
 
 @pytest.mark.limit(120)
 def test_idle_children_are_reaped(httpd, stub):
-    server = httpd(children=4, threads=8, max_spare=8, upstreams=[stub.upstream()],
-                   directives="MinSpareThreads 4\n")
+    server = httpd(children=1, threads=8, max_spare=12, upstreams=[stub.upstream()],
+                   directives="MinSpareThreads 4\nMaxRequestWorkers 16\n")
     client = server.client()
-    sessions, owners = [], set()
-    while owners < set(server.children()):  # each child has a stream
-        assert len(sessions) < 300, "some child never takes a request"
-        sessions.append(client.start(stub, wait=30))
-        owners.add(server.owner_of(sessions[-1][1].peer_port))
-    first = set(owners)
-    wait_for(lambda: len(first & set(server.children())) < len(first), 60, "a child that owns streams is reaped")
+    one, = server.children()
+    sessions = [client.start(stub, wait=30)]
+    busy = [client.connect() for _ in range(8)]
+    for conn in busy:  # half a request keeps a worker: fewer than four are idle, so another child comes
+        conn.send(client.head(1000) + b"<body")
+    other, = wait_for(lambda: set(server.children()) - {one}, 20, "another child")
+    sessions.append(client.start(stub, server.taken_by(other, lambda: client.new_async(wait=30))))
+    owners = {server.owner_of(upstream.peer_port) for _, upstream in sessions}
+    assert owners == {one, other}
+    for conn in busy:  # now twelve and more are, so a child has to go
+        conn.close()
+    wait_for(lambda: owners - set(server.children()), 60, "a child is reaped")
     for i, (session, upstream) in enumerate(sessions):
         session.send_next(X.message(f"up{i}"))
         assert upstream.wait_bodies(1) == [f"up{i}"]
