@@ -15,8 +15,8 @@
  * more a new login is made, with the password if it is still in memory.
  *
  * Strophe does not offer "repeat this request" in its public interface. What is used beyond it
- * (names that begin with an underscore) is confined to logout(), connected(), detach() and
- * repeatUnanswered(), and package.json pins the exact version.
+ * (names that begin with an underscore) is confined to logout(), connected(), askAgain(), detach()
+ * and repeatUnanswered(), and package.json pins the exact version.
  */
 
 /* global Strophe, $iq */
@@ -319,13 +319,31 @@ export class Session {
     }
 
     bodyReceived(conn, body) {
-        if (conn !== this.conn || !conn.authenticated || body.getAttribute('type') === 'terminate') {
+        if (conn !== this.conn || body.getAttribute('type') === 'terminate') {
+            return;
+        }
+        if (!conn.authenticated) {
+            if (!body.firstChild) {
+                setTimeout(() => this.askAgain(conn), 100);
+            }
             return;
         }
         this.everOnline = true;
         if (this.state !== State.ONLINE) {
             this.onlineSince = Date.now();
             this.setState(State.ONLINE, {});
+        }
+    }
+
+    /**
+     * Polls during the login. Strophe does so only after it, and would wait for ever when the server answers
+     * what it has no answer for yet: when it restarts, or `wait` is over.
+     */
+    askAgain(conn) {
+        const idle = conn._proto._requests.length === 0 && conn._data.length === 0;
+        if (conn === this.conn && idle && !conn.authenticated && !conn.disconnecting) {
+            conn._data.push(null); // Strophe's mark for a request without payload
+            conn.flush();
         }
     }
 

@@ -28,7 +28,7 @@ CONFIG = """export default {{
 }};
 """
 SCENARIOS = ["chat", "csp", "reload", "answer", "network", "lost", "keyboard", "phone", "guest", "chinese", "logout",
-             "errors", "twins", "insecure"]
+             "errors", "twins", "insecure", "restarted"]
 
 
 def page_policy():
