@@ -8,7 +8,7 @@
  *            post_config   limits and upstreams; once: the arena and the eventfds, which stay for the life of
  *                          the parent and hold nothing that points into this (reloadable) object
  *   child    child_init    the loop thread starts, requests may come
- *            child_stopping  held requests are answered, the loop drains: flags only, any thread
+ *            child_stopping  the loop drains, and answers held requests in time: flags only, any thread
  *            pchild's end  the loop has given its streams away and is joined, before this object can be
  *                          unloaded
  */
@@ -22,16 +22,15 @@
 #include <apr_shm.h>
 #include <apr_strings.h>
 
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 
 #include "bosh_config.h"
 #include "bosh_hold.h"
 #include "bosh_lock.h"
 #include "bosh_loop.h"
+#include "bosh_parent.h"
 #include "bosh_request.h"
 #include "bosh_status.h"
 
@@ -213,79 +212,7 @@ static void keep_retained(server_rec *s, const bosh_arena_sizes_t *sizes)
     }
 }
 
-/* ---- the parent's nap ---- */
-
-/*
- * After a graceful restart the parent sleeps for a second before it starts the new children, unless a signal
- * wakes it. So we send some, until one of those children is there. The handler is in this object, which is
- * unloaded at the next restart: a cleanup of pconf stops the timer first.
- */
-#define NUDGE_MS  60
-#define NUDGE_MAX 16
-static volatile sig_atomic_t nudges;
-
-static void stop_nudging(void)
-{
-    static const struct itimerval off;
-
-    (void)setitimer(ITIMER_REAL, &off, NULL);
-}
-
-static void nudge(int sig)
-{
-    (void)sig;
-    for (uint32_t i = 1; i <= arena.h->sizes.peers; i++) {
-        const bosh_peer_t *p = bosh_arena_peer(&arena, i);
-        if (p->state == BOSH_PEER_LIVE &&
-            p->generation == (uint32_t)ap_scoreboard_image->global->running_generation) {
-            nudges = NUDGE_MAX;
-        }
-    }
-    if (++nudges >= NUDGE_MAX) {
-        stop_nudging();
-    }
-}
-
-/* Back to the default, which programs that httpd starts inherit; by way of SIG_IGN, which drops one that is
- * pending. Another module's handler is left alone. */
-static void forget_nudge(void)
-{
-    struct sigaction now;
-
-    if (sigaction(SIGALRM, NULL, &now) == 0 && now.sa_handler == nudge) {
-        signal(SIGALRM, SIG_IGN);
-        signal(SIGALRM, SIG_DFL);
-    }
-}
-
-static apr_status_t end_nudging(void *data)
-{
-    (void)data;
-    stop_nudging();
-    forget_nudge();
-    return APR_SUCCESS;
-}
-
-static void start_nudging(apr_pool_t *pconf, server_rec *s)
-{
-    static const struct itimerval every = {{0, NUDGE_MS * 1000}, {0, NUDGE_MS * 1000}};
-    struct sigaction sa, old;
-
-    if (sigaction(SIGALRM, NULL, &old) != 0 ||
-        (old.sa_handler != SIG_DFL && old.sa_handler != SIG_IGN)) {
-        ap_log_error(APLOG_MARK, APLOG_DEBUG, 0, s,
-                     "BoshQuickRestart: another module uses SIGALRM, so it is left alone");
-        return;
-    }
-    memset(&sa, 0, sizeof(sa));
-    sa.sa_handler = nudge; /* without SA_RESTART: it is to interrupt */
-    sigemptyset(&sa.sa_mask);
-    nudges = 0;
-    if (sigaction(SIGALRM, &sa, NULL) == 0) {
-        apr_pool_cleanup_register(pconf, NULL, end_nudging, apr_pool_cleanup_null);
-        (void)setitimer(ITIMER_REAL, &every, NULL);
-    }
-}
+/* ---- the parent ---- */
 
 /* A child that stops stays until its streams have been given to one of the next generation. On event it
  * keeps its place in the scoreboard so long; worker hands the place on, prefork has them to spare. */
@@ -327,7 +254,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
     if (retained != NULL) {
         keep_retained(s, &sizes);
         if (retained->usable && bosh_config_global()->quick_restart) {
-            start_nudging(pconf, s);
+            bosh_parent_start_nudging(pconf, s);
         }
         return OK;
     }
@@ -371,22 +298,6 @@ static uint32_t running_generation(void)
     return (uint32_t)ap_get_scoreboard_global()->running_generation;
 }
 
-/* No slot for another child until one of ours has gone. On worker a new child takes the old one's. */
-static bool crowded(void)
-{
-    const char *mpm = ap_show_mpm();
-    int limit = 0;
-
-    ap_mpm_query(strcmp(mpm, "prefork") == 0 ? AP_MPMQ_MAX_DAEMONS : AP_MPMQ_HARD_LIMIT_DAEMONS,
-                 &limit);
-    for (int i = 0; i < limit; i++) {
-        if (ap_get_scoreboard_process(i)->pid == 0) {
-            return false;
-        }
-    }
-    return limit > 0 && strcmp(mpm, "worker") != 0;
-}
-
 /* How many workers may sit in a blocking wait, and how many held requests may be under way to a worker. */
 static void worker_bounds(int *wakes, int *blocked)
 {
@@ -406,6 +317,16 @@ static void raise_file_limit(void)
     if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
         r.rlim_cur = r.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &r);
+    }
+}
+
+/* Told to stop, but not at once: the loop finds out why, and what that means for held requests. */
+static void stop_in_time(void)
+{
+    if (alone) {
+        bosh_hold_stop();
+    } else {
+        bosh_loop_drain(loop);
     }
 }
 
@@ -434,17 +355,18 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     cfg.next_deadline = bosh_hold_next_deadline;
     cfg.expire = bosh_hold_expire;
     cfg.running_generation = running_generation;
-    cfg.crowded = crowded;
+    cfg.crowded = bosh_parent_crowded;
+    cfg.parent = bosh_parent_look;
+    cfg.release = bosh_hold_stop;
     cfg.log = log_line;
     cfg.log_ctx = s;
     worker_bounds(&wakes, &blocked);
-    stop_nudging();
-    forget_nudge();
+    bosh_parent_child_init(pchild);
     raise_file_limit();
     rv = bosh_loop_start(&loop, &cfg, pchild);
     if (rv == APR_SUCCESS) {
-        rv = bosh_hold_child_init(pchild, s, global->async != 0, wakes, blocked, bosh_loop_kick,
-                                  loop);
+        rv = bosh_hold_child_init(pchild, s, global->async != 0, wakes, blocked, stop_in_time,
+                                  bosh_loop_kick, loop);
     }
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_ERR, rv, s, "BH009: this child cannot serve BOSH: %s",
@@ -465,11 +387,12 @@ static void child_stopping(apr_pool_t *pool, int graceful)
     if (loop == NULL) {
         return;
     }
-    bosh_hold_stop();
     /* prefork always says 0; its loop finds out for itself (bosh_loop_retire). */
     ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
-    if ((graceful || !threaded) && !alone) {
-        bosh_loop_drain(loop);
+    if (graceful || !threaded) {
+        stop_in_time();
+    } else {
+        bosh_hold_stop();
     }
 }
 

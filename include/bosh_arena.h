@@ -221,6 +221,10 @@ typedef struct bosh_counters_t {
     uint64_t wakes;   /* eventfds written after an unlock */
     uint64_t moved;   /* streams that another process has taken over alive */
     uint64_t rescued; /* ... from a dead one */
+    /* Sessions lost for other reasons than the client's, the XMPP server's or the administrator's: `lost`
+     * with a process that died, `repaired_sessions`, and: */
+    uint64_t lost_drain; /* nobody took them from a child that had to stop */
+    uint64_t lost_stop;  /* their child was stopped at once, or httpd itself */
 } bosh_counters_t;
 
 typedef struct bosh_header_t {

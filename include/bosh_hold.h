@@ -29,7 +29,7 @@ typedef enum bosh_why_t {
     BOSH_WHY_WAKE,     /* bosh_hold_wake(): there may be something to answer */
     BOSH_WHY_DEADLINE, /* its deadline has passed */
     BOSH_WHY_MORE,     /* the client sent more on this connection: answer now (pipelining) */
-    BOSH_WHY_STOPPING, /* the child is stopping, or too many workers are blocked: answer now */
+    BOSH_WHY_STOPPING, /* the child goes, others stay, or too many workers are blocked: answer now */
     BOSH_WHY_GONE      /* the connection is gone: clean up, write nothing */
 } bosh_why_t;
 
@@ -62,11 +62,13 @@ void bosh_hold_register(apr_pool_t *p);
  * child_init. `async` is the wish of BoshAsync; whether it can be met is found out from the MPM.
  * kick: wakes the loop so that it looks at bosh_hold_next_deadline() again; may be called by any
  * thread and from inside any function of this file, the loop's own calls included. The loop may run
- * already. max_blocked bounds workers blocked in bosh_hold_wait (0: no bound); beyond it a request
+ * already. told: a process that holds one request at a time has been told to stop while it does (called
+ * again and again, worker thread); the MPM says so (child_stopping) only after the request. max_blocked bounds workers blocked in bosh_hold_wait (0: no bound); beyond it a request
  * is told STOPPING at once, so that some workers stay free.
  */
 apr_status_t bosh_hold_child_init(apr_pool_t *pchild, server_rec *s, bool async, int max_wakes,
-                                  int max_blocked, void (*kick)(void *), void *kick_ctx);
+                                  int max_blocked, void (*told)(void), void (*kick)(void *),
+                                  void *kick_ctx);
 
 /* A waiter for this request, before anything can want to wake it. Worker thread. Never fails but
  * with APR_ENOMEM (65,536 at once are the most). A wake that comes between this call and
@@ -100,7 +102,7 @@ void bosh_hold_expire(apr_time_t now);
 /* Wakes every waiter with WAKE (a mailbox overflowed, the arena was repaired). */
 void bosh_hold_wake_all(void);
 
-/* child_stopping: every waiter now and later gets STOPPING. Cheap, any thread. */
+/* Every waiter now and later gets STOPPING. Cheap, any thread. */
 void bosh_hold_stop(void);
 
 /* Requests waiting now: thread-less and blocked. */

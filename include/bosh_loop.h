@@ -26,6 +26,13 @@ typedef enum bosh_log_t {
 #define BOSH_UPSTREAM_TIMEOUT                                                                      \
     15 /* seconds, when the line does not say: connect, header and features together */
 
+/* What httpd's parent process is doing, as far as a child can see. */
+typedef enum bosh_parent_t {
+    BOSH_PARENT_UNKNOWN,
+    BOSH_PARENT_RUNS,
+    BOSH_PARENT_STOPS /* no child comes after those there are */
+} bosh_parent_t;
+
 /* One BoshUpstream line, resolved. A session's link.upstream is the row in cfg.targets. */
 typedef struct bosh_target_t {
     const char *domain;          /* as configured, for the log */
@@ -52,6 +59,10 @@ typedef struct bosh_loop_cfg_t {
     uint32_t (*running_generation)(void);
     /* httpd cannot start another child until one has gone; NULL: it always can. Any thread. */
     bool (*crowded)(void);
+    /* NULL: unknown. Loop thread; only asked when this child has been told to stop, some 20 times a second. */
+    bosh_parent_t (*parent)(void);
+    /* This child stops and others go on: every held request is to be answered now, if with nothing. Once. */
+    void (*release)(void);
     /* One complete line without a line end; any thread that releases the arena lock may call it. */
     void (*log)(void *ctx, bosh_log_t level, const char *line);
     void *log_ctx;
@@ -68,8 +79,14 @@ typedef struct bosh_loop_stats_t {
 
 typedef struct bosh_loop_t bosh_loop_t;
 
+/* The generation that httpd wants is ours. Any thread. */
+static inline bool bosh_loop_is_current(const bosh_loop_cfg_t *cfg)
+{
+    return cfg->running_generation == NULL || cfg->running_generation() == cfg->generation;
+}
+
 #define BOSH_ALONE_TIME apr_time_from_sec(3)  /* no peer to give to, and none can be expected */
-#define BOSH_LATE_TIME  apr_time_from_sec(30) /* ... the younger generation does not come up */
+#define BOSH_LATE_TIME  apr_time_from_sec(30) /* ... one is to come, but does not */
 #define BOSH_DRAIN_TIME apr_time_from_sec(60) /* everything else is done, and still streams */
 #define BOSH_FORCE_TIME apr_time_from_sec(2)  /* for a loop that was told to end at once */
 
@@ -91,9 +108,9 @@ void bosh_loop_kick(void *loop);
 
 /*
  * child_stopping: the peer becomes DRAINING. Its streams go on being served, and are given to a younger peer
- * (or one of the same age, if there is no younger generation) as soon as there is one. When none comes for
- * BOSH_ALONE_TIME httpd itself is stopping: the sessions end with system-shutdown. Any thread, also a
- * signal's.
+ * (or one of the same age, if there is no younger generation) as soon as there is one. When httpd itself is
+ * stopping, the sessions end with system-shutdown. What becomes of held requests: bosh_drain.h. Any thread,
+ * also a signal's.
  */
 void bosh_loop_drain(bosh_loop_t *loop);
 

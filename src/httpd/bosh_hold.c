@@ -42,6 +42,10 @@ APLOG_USE_MODULE(bosh);
 
 static volatile apr_uint32_t said_no_eventfd;
 
+/* Set once in child_init. */
+static int threaded;
+static void (*told_to_stop)(void);
+
 /* ---- a request's end without an answer ---- */
 
 typedef struct last_will_t {
@@ -177,8 +181,9 @@ static void notice_stop(void)
 {
     int state = AP_MPMQ_RUNNING;
 
-    if (ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS && state == AP_MPMQ_STOPPING) {
-        bosh_hold_stop();
+    if (!threaded && ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS &&
+        state == AP_MPMQ_STOPPING) {
+        told_to_stop();
     }
 }
 
@@ -329,7 +334,8 @@ static apr_status_t close_table(void *ignored)
 }
 
 apr_status_t bosh_hold_child_init(apr_pool_t *pchild, server_rec *s, bool async, int max_wakes,
-                                  int max_blocked, void (*kick)(void *), void *kick_ctx)
+                                  int max_blocked, void (*told)(void), void (*kick)(void *),
+                                  void *kick_ctx)
 {
     bosh_waiter_cfg_t cfg = {
         .max_wakes = max_wakes > 0 ? (uint32_t)max_wakes : 1,
@@ -345,6 +351,8 @@ apr_status_t bosh_hold_child_init(apr_pool_t *pchild, server_rec *s, bool async,
                      "BH302: the table of waiting requests cannot be made");
         return rv;
     }
+    told_to_stop = told;
+    ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
     apr_pool_cleanup_register(pchild, NULL, close_table, apr_pool_cleanup_null);
     async = async && ap_mpm_query(AP_MPMQ_IS_ASYNC, &is_async) == APR_SUCCESS && is_async &&
             ap_mpm_query(AP_MPMQ_CAN_WAITIO, &can_waitio) == APR_SUCCESS && can_waitio;

@@ -127,8 +127,7 @@ typedef struct choice_t {
 static choice_t choose(const bosh_handover_t *ho)
 {
     choice_t c = {0, 0, false};
-    bool current =
-        ho->cfg->running_generation == NULL || ho->cfg->running_generation() == ho->cfg->generation;
+    bool current = bosh_loop_is_current(ho->cfg);
     bool crowded = ho->cfg->crowded != NULL && ho->cfg->crowded();
     bool live = false;
     uint32_t fewest = 0;

@@ -17,6 +17,7 @@
 
 #include "bosh_adopt.h"
 #include "bosh_clock.h"
+#include "bosh_drain.h"
 #include "bosh_handover.h"
 #include "bosh_peer.h"
 #include "bosh_stream.h"
@@ -42,10 +43,7 @@ struct bosh_loop_t {
     pid_t parent;
     int draining, stopping, forced; /* set by other threads, atomically */
     int finished;                   /* ... and by ours */
-    bool drained;
-    bool gave_up;           /* nobody takes our streams: their sessions have been ended */
-    apr_time_t alone_since; /* drained, and nobody to give to; 0: there is somebody */
-    apr_time_t asked_at;    /* when we first saw `stopping` */
+    bosh_drain_t drain;             /* once `draining` was seen */
     apr_time_t now, next_sweep;
     bosh_mail_t mail[MAIL_MAX];
     struct epoll_event events[EVENTS_MAX];
@@ -94,72 +92,13 @@ static bool take_mail(bosh_loop_t *l)
     return n == MAIL_MAX;
 }
 
-/* True: the generation that httpd wants is ours still. */
-static bool is_current(const bosh_loop_t *l)
-{
-    return l->cfg.running_generation == NULL || l->cfg.running_generation() == l->cfg.generation;
-}
-
-static apr_interval_time_t patience(const bosh_loop_t *l)
-{
-    bool crowded = l->cfg.crowded != NULL && l->cfg.crowded(); /* then we are in the way */
-
-    return is_current(l) || crowded ? BOSH_ALONE_TIME : BOSH_LATE_TIME;
-}
-
-/* httpd stops, or what it starts does not come: the clients are told. */
-static void give_up(bosh_loop_t *l, const char *why)
-{
-    char line[200];
-    uint32_t n;
-
-    l->gave_up = true;
-    if (is_current(l)) {
-        bosh_lock(&l->lock);
-        l->lock.arena->h->closing = 1; /* until a new child joins */
-        bosh_unlock(&l->lock);
-    }
-    n = bosh_streams_end_all(l->streams, BOSH_COND_SYSTEM_SHUTDOWN);
-    if (n > 0) {
-        snprintf(line, sizeof(line), "peer %u: %s; %u sessions end with system-shutdown", l->me,
-                 why, n);
-        say(l, BOSH_LOG_INFO, line);
-    }
-}
-
-/* A loop that has been told to stop gives its streams away. */
-static void hand_over(bosh_loop_t *l)
-{
-    if (!l->drained) {
-        l->drained = true;
-        bosh_peers_drain(l->peers);
-        bosh_peers_sweep(l->peers, l->now); /* watches those who have just come */
-    }
-    if (l->gave_up) {
-        return;
-    }
-    if (is_set(&l->stopping) && l->asked_at == 0) {
-        l->asked_at = l->now;
-    }
-    if (l->handover != NULL && bosh_handover_give(l->handover)) {
-        l->alone_since = 0;
-    } else if (l->alone_since == 0) {
-        l->alone_since = l->now;
-    } else if (l->now - l->alone_since >= patience(l)) {
-        give_up(l, is_current(l) ? "the server is stopping" : "no new child has come to take over");
-    }
-    if (l->asked_at != 0 && l->now - l->asked_at >= BOSH_DRAIN_TIME && !l->gave_up) {
-        give_up(l, "nobody takes over what is left");
-    }
-}
-
 static void do_what_is_due(bosh_loop_t *l)
 {
     if (l->streams->orphans) {
         bosh_adopt_orphans(l->streams);
     }
     if (is_set(&l->draining) && !is_set(&l->forced)) {
-        hand_over(l);
+        bosh_drain_turn(&l->drain, is_set(&l->stopping));
     }
     if (l->cfg.next_deadline() <= l->now) {
         l->cfg.expire(l->now);
@@ -180,11 +119,9 @@ static int poll_time(bosh_loop_t *l, apr_time_t until)
     t = bosh_streams_next(l->streams);
     at = t < at ? t : at;
     at = until < at ? until : at;
-    if (l->drained && !l->gave_up) {
-        t = l->handover != NULL ? bosh_handover_next(l->handover) : BOSH_NEVER;
+    if (l->drain.began != 0 && !is_set(&l->forced)) {
+        t = bosh_drain_next(&l->drain);
         at = t < at ? t : at;
-        t = l->alone_since + patience(l);
-        at = l->alone_since != 0 && t < at ? t : at;
     }
     return at <= l->now ? 0 : (int)((at - l->now + 999) / 1000);
 }
@@ -273,14 +210,14 @@ static bool may_end(bosh_loop_t *l)
     if (!is_set(&l->stopping)) {
         return false;
     }
-    if (is_set(&l->forced) || l->gave_up || !is_set(&l->draining)) {
+    if (is_set(&l->forced) || !is_set(&l->draining)) {
         return true;
     }
-    if (!l->drained || has_mail(l)) { /* perhaps about a new session */
-        return false;
+    if (l->drain.over_at != 0) {
+        return true;
     }
-    return l->handover != NULL ? bosh_handover_done(l->handover)
-                               : bosh_streams_open(l->streams) == 0;
+    /* Mail may be about a new session. */
+    return l->drain.began != 0 && !has_mail(l) && bosh_drain_done(&l->drain);
 }
 
 static void report(bosh_loop_t *l, uint32_t ended)
@@ -305,6 +242,9 @@ static void shut_down(bosh_loop_t *l)
     l->now = l->streams->now = bosh_clock_now();
     deadline = l->now + STOP_TIME;
     n = bosh_streams_end_all(l->streams, BOSH_COND_SYSTEM_SHUTDOWN);
+    bosh_lock(&l->lock);
+    l->lock.arena->h->count.lost_stop += n;
+    bosh_unlock(&l->lock);
     while (l->streams->stats.sockets > 0 && l->now < deadline) {
         turn(l, deadline);
     }
@@ -426,6 +366,11 @@ apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr
     if (cfg->wakers->in != NULL && !join_handover(l)) {
         goto leave;
     }
+    l->drain.cfg = &l->cfg;
+    l->drain.peers = l->peers;
+    l->drain.streams = l->streams;
+    l->drain.handover = l->handover;
+    l->drain.me = l->me;
     l->evfd = cfg->wakers->fd[l->me - 1];
     rv =
         epoll_ctl(l->epfd, EPOLL_CTL_ADD, l->evfd, &ev) == 0 ? start_thread(l) : apr_get_os_error();

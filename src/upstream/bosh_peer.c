@@ -355,8 +355,7 @@ void bosh_peers_drain(bosh_peers_t *ps)
     set_state(ps, BOSH_PEER_DRAINING);
 }
 
-/* A living peer of the newest generation; 0: we are the last. */
-static uint32_t choose_heir(bosh_peers_t *ps)
+uint32_t bosh_peers_heir(bosh_peers_t *ps)
 {
     uint32_t heir = 0, newest = 0;
 
@@ -377,7 +376,7 @@ void bosh_peers_leave(bosh_peers_t *ps, apr_time_t now)
     uint32_t serial = bosh_arena_peer(ps->arena, ps->me)->serial;
 
     set_state(ps, BOSH_PEER_LEAVING); /* nobody chooses us meanwhile */
-    (void)inherit(ps, now, ps->me, choose_heir(ps));
+    (void)inherit(ps, now, ps->me, bosh_peers_heir(ps));
     free_peer(ps, ps->me, serial);
     ps->me = 0;
 }

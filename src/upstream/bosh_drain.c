@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A child that has been told to stop. Called by bosh_loop.c on the loop thread.
+ *
+ * Here, and nowhere else, is decided what kind of end it is. A restart shows in httpd's generation. A
+ * graceful-stop shows in the parent's pid file, which is gone; where a child cannot see that file, it is one
+ * when nobody who could take over has been there for BOSH_ALONE_TIME.
+ *
+ * Invariant: a held request is released with an empty answer only when somebody will serve its session, or
+ * the session has ended; in doubt it waits.
+ */
+#include "bosh_drain.h"
+
+#include <stdio.h>
+
+static void say(const bosh_drain_t *d, const char *line)
+{
+    if (d->cfg->log != NULL) {
+        d->cfg->log(d->cfg->log_ctx, BOSH_LOG_INFO, line);
+    }
+}
+
+static apr_time_t now_of(const bosh_drain_t *d)
+{
+    return d->streams->now;
+}
+
+static bool is_crowded(const bosh_drain_t *d)
+{
+    return d->cfg->crowded != NULL && d->cfg->crowded();
+}
+
+/* ---- what kind of end ---- */
+
+static void look_at_parent(bosh_drain_t *d)
+{
+    if (now_of(d) < d->look_at) {
+        return;
+    }
+    if (d->cfg->parent != NULL) {
+        d->parent = d->cfg->parent();
+    }
+    d->look_at = now_of(d) + (d->released ? BOSH_TELL_TIME : BOSH_LOOK_TIME);
+}
+
+/* Somebody goes on serving the sessions for certain. */
+static bool goes_on(const bosh_drain_t *d)
+{
+    if (!bosh_loop_is_current(d->cfg)) {
+        return true;
+    }
+    return now_of(d) - d->began >= BOSH_DOUBT_TIME &&
+           (d->parent == BOSH_PARENT_RUNS ||
+            (d->parent == BOSH_PARENT_UNKNOWN && bosh_peers_heir(d->peers) != 0));
+}
+
+/* How long to wait for somebody to give to. When httpd has no room for another child we are in the way. */
+static apr_interval_time_t patience(const bosh_drain_t *d)
+{
+    bool unseen = bosh_loop_is_current(d->cfg) && d->parent == BOSH_PARENT_UNKNOWN;
+
+    return unseen || is_crowded(d) ? BOSH_ALONE_TIME : BOSH_LATE_TIME;
+}
+
+/* ---- what follows ---- */
+
+static void release(bosh_drain_t *d)
+{
+    d->released = true;
+    if (d->cfg->release != NULL) {
+        d->cfg->release();
+    }
+}
+
+/* Ends what is ours now; again and again, for a stream may have been on its way to us. */
+static void end_sessions(bosh_drain_t *d, const char *why, bool stops)
+{
+    bosh_arena_t *a = d->streams->arena;
+    char line[200];
+    uint32_t n;
+
+    d->look_at = now_of(d) + BOSH_TELL_TIME;
+    bosh_lock(d->streams->lock);
+    a->h->closing = stops || bosh_loop_is_current(d->cfg); /* until a new child joins */
+    bosh_unlock(d->streams->lock);
+    n = bosh_streams_end_all(d->streams, BOSH_COND_SYSTEM_SHUTDOWN);
+    if (n == 0) {
+        return;
+    }
+    bosh_lock(d->streams->lock);
+    *(stops ? &a->h->count.lost_stop : &a->h->count.lost_drain) += n;
+    bosh_unlock(d->streams->lock);
+    snprintf(line, sizeof(line), "peer %u: %s; %u sessions end with system-shutdown", d->me, why,
+             n);
+    say(d, line);
+}
+
+static void give_up(bosh_drain_t *d)
+{
+    if (d->over_at == 0) {
+        d->over_at = now_of(d);
+    }
+    if (d->parent == BOSH_PARENT_STOPS) {
+        end_sessions(d, "the server is stopping", true);
+    } else if (bosh_loop_is_current(d->cfg) && d->parent == BOSH_PARENT_UNKNOWN) {
+        end_sessions(d, "no other child is there, so the server is stopping", true);
+    } else {
+        end_sessions(d, "no other child has taken over", false);
+    }
+}
+
+/* True: nobody to give to, for too long. */
+static bool is_alone(bosh_drain_t *d)
+{
+    if (d->handover != NULL && bosh_handover_give(d->handover)) {
+        d->alone_since = 0;
+    } else if (d->alone_since == 0) {
+        d->alone_since = now_of(d);
+    }
+    return d->alone_since != 0 && now_of(d) - d->alone_since >= patience(d);
+}
+
+/* The sessions have ended, and each child ends its own: the last held requests get their answers. */
+static void linger(bosh_drain_t *d)
+{
+    if (now_of(d) >= d->look_at) {
+        give_up(d);
+    }
+    if (!d->released && now_of(d) - d->over_at >= BOSH_FAREWELL_TIME) {
+        release(d);
+    }
+}
+
+void bosh_drain_turn(bosh_drain_t *d, bool asked)
+{
+    if (d->began == 0) {
+        d->began = now_of(d);
+        bosh_peers_drain(d->peers);
+        bosh_peers_sweep(d->peers, now_of(d)); /* watches those who have just come */
+    }
+    if (d->over_at != 0) {
+        linger(d);
+        return;
+    }
+    if (asked && d->asked_at == 0) {
+        d->asked_at = now_of(d);
+    }
+    look_at_parent(d);
+    if (!d->released && d->parent != BOSH_PARENT_STOPS && goes_on(d)) {
+        release(d);
+    }
+    if (d->parent == BOSH_PARENT_STOPS || is_alone(d) ||
+        (d->asked_at != 0 && now_of(d) - d->asked_at >= BOSH_DRAIN_TIME)) {
+        give_up(d);
+    }
+}
+
+apr_time_t bosh_drain_next(const bosh_drain_t *d)
+{
+    apr_time_t at, t;
+
+    if (d->over_at != 0) {
+        return d->look_at;
+    }
+    at = d->cfg->parent != NULL || !d->released ? d->look_at : BOSH_NEVER;
+    t = d->handover != NULL ? bosh_handover_next(d->handover) : BOSH_NEVER;
+    at = t < at ? t : at;
+    t = d->alone_since + patience(d);
+    return d->alone_since != 0 && t < at ? t : at;
+}
+
+bool bosh_drain_done(const bosh_drain_t *d)
+{
+    if (d->over_at != 0) {
+        return true;
+    }
+    return d->handover != NULL ? bosh_handover_done(d->handover)
+                               : bosh_streams_open(d->streams) == 0;
+}
