@@ -179,6 +179,7 @@ typedef struct row_t {
 #define TO_CLIENT    "direction=\"to_client\""
 #define TO_SERVER    "direction=\"to_server\""
 #define STATE(state) "state=\"" state "\""
+#define REASON(why)  "reason=\"" why "\""
 
 static const row_t rows[] = {
     {SESSIONS, "live", "Live sessions", "BoshSessions", "bosh_sessions", STATE("live"),
@@ -211,9 +212,18 @@ static const row_t rows[] = {
     {COUNTERS, "expired", "Sessions over because the client was silent", "BoshSessionsExpired",
      "bosh_sessions_expired_total", NULL, "Sessions that ended because their client was silent.",
      AT(count.expired)},
-    {COUNTERS, "lost", "Sessions lost with a process or on the way to another", "BoshSessionsLost",
-     "bosh_sessions_lost_total", NULL, "Sessions lost with a process, or on the way to another.",
+    {COUNTERS, "lost_crash", "Sessions lost with a process that died", "BoshSessionsLostCrash",
+     "bosh_sessions_lost_total", REASON("crash"),
+     "Sessions that ended because of what happened to a process of httpd, by reason.",
      AT(count.lost)},
+    {COUNTERS, "lost_repair", "Sessions lost because a process died while it changed them",
+     "BoshSessionsLostRepair", "bosh_sessions_lost_total", REASON("repair"), NULL,
+     AT(count.repaired_sessions)},
+    {COUNTERS, "lost_drain", "Sessions lost because no process took them over",
+     "BoshSessionsLostDrain", "bosh_sessions_lost_total", REASON("drain"), NULL,
+     AT(count.lost_drain)},
+    {COUNTERS, "lost_stop", "Sessions lost because their process was stopped",
+     "BoshSessionsLostStop", "bosh_sessions_lost_total", REASON("stop"), NULL, AT(count.lost_stop)},
     {COUNTERS, "requests", "Requests", "BoshRequests", "bosh_requests_total", NULL,
      "Requests, all but those for a new session.", AT(count.requests)},
     {COUNTERS, "resends", "Requests repeated", "BoshResends", "bosh_resends_total", NULL,
@@ -230,9 +240,6 @@ static const row_t rows[] = {
      AT(count.rescued)},
     {COUNTERS, "repairs", "Repairs of the shared memory", "BoshRepairs", "bosh_repairs_total", NULL,
      "Repairs of the shared memory after a process died in it.", AT(count.repairs)},
-    {COUNTERS, "repaired_sessions", "Sessions given up by repairs", NULL,
-     "bosh_repaired_sessions_total", NULL, "Sessions that repairs had to give up.",
-     AT(count.repaired_sessions)},
     {COUNTERS, "lock_contended", "Waits for the lock", NULL, "bosh_lock_contended_total", NULL,
      "Times the lock of the shared memory was not free at once.", AT(count.lock_contended)},
     {COUNTERS, "wakes", "Wake-ups between processes", NULL, "bosh_wakes_total", NULL,

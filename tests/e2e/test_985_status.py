@@ -2,7 +2,9 @@
 """What administrators and monitoring see: SetHandler bosh-status in its formats, and the page of mod_status."""
 
 import json
+import os
 import re
+import signal
 from html.parser import HTMLParser
 
 import pytest
@@ -27,6 +29,11 @@ def fetch(client, path):
 
 def status(client):
     return json.loads(fetch(client, f"{STATUS}?format=json").body)
+
+
+def lost(counters):
+    """Sessions lost, by reason."""
+    return {reason: counters[f"lost_{reason}"] for reason in ("crash", "repair", "drain", "stop")}
 
 
 def text(client, path):
@@ -135,7 +142,7 @@ def test_numbers_move_as_sessions_come_and_go(client, stub):
     for session in client.sessions:
         session.terminate()
     after = settled(client)["counters"]
-    assert after["ended"] == before["counters"]["ended"] + 2 and after["lost"] == before["counters"]["lost"]
+    assert after["ended"] == before["counters"]["ended"] + 2 and lost(after) == lost(before["counters"])
 
 
 def test_chunks_add_up_and_fill(client, stub):
@@ -234,10 +241,54 @@ def test_peers_and_a_hand_over(client, stub, server):
         return now if {p["pid"] for p in now["peers"]} == set(server.children()) and len(now["peers"]) == 3 else None
     after = wait_for(renewed, 15, "the old children are gone, and their peers with them")
     assert {p["generation"] for p in after["peers"]} == {live[0]["generation"] + 1}
-    assert after["counters"]["lost"] == before["counters"]["lost"]
+    assert lost(after["counters"]) == lost(before["counters"])
     exchange = session.send_next()
     upstream.send_message("still here")
     assert exchange.answer().texts() == ["still here"]
+
+
+@pytest.mark.skipif(VALGRIND, reason="one process under valgrind")
+def test_sessions_lost_with_a_process_that_died(httpd, stub):
+    server = httpd(upstreams=[stub.upstream()], directives=LOCATION + "BoshEscrow Off\n", children=2)
+    client = server.client()
+    sessions = [client.start(stub) for _ in range(8)]
+    owners = [server.owner_of(upstream.peer_port) for _, upstream in sessions]
+    victim, n = owners[0], owners.count(owners[0])
+    server.expect_log(rf"BH204: .* {n} upstream streams were lost")
+    server.kill_child(victim)
+    wait_for(lambda: len(server.children()) == 2 and victim not in server.children(), 10, "a new child")
+    wait_for(lambda: lost(status(client)["counters"])["crash"] == n, 10, "they are counted")
+    assert lost(status(client)["counters"]) == {"crash": n, "repair": 0, "drain": 0, "stop": 0}
+    samples = prometheus(text(client, f"{STATUS}?format=prometheus"))
+    assert {reason: samples[f'bosh_sessions_lost_total{{reason="{reason}"}}']
+            for reason in ("crash", "repair", "drain", "stop")} == lost(status(client)["counters"])
+    assert fields(text(client, "/server-status?auto"))["BoshSessionsLostCrash"] == str(n)
+    for (session, _), owner in zip(sessions, owners):
+        session.over = owner == victim
+    client.close()
+    server.stop()
+
+
+@pytest.mark.skipif(VALGRIND, reason="one process under valgrind")
+def test_sessions_lost_with_a_process_that_was_stopped(httpd, stub):
+    """SIGTERM to a child that is not idle: prefork alone heeds that."""
+    server = httpd(mpm="prefork", upstreams=[stub.upstream()], directives=LOCATION, children=4)
+    client = server.client()
+    sessions = [client.start(stub) for _ in range(8)]
+    owners = [server.owner_of(upstream.peer_port) for _, upstream in sessions]
+    victim, n = owners[0], owners.count(owners[0])
+    os.kill(victim, signal.SIGTERM)
+    wait_for(lambda: victim not in server.children(), 10, "it ends")
+    wait_for(lambda: lost(status(client)["counters"])["stop"] == n, 10, "they are counted")
+    assert lost(status(client)["counters"]) == {"crash": 0, "repair": 0, "drain": 0, "stop": n}
+    assert f"stopped: {n} sessions ended with system-shutdown" in "".join(server.log_lines())
+    for (session, upstream), owner in zip(sessions, owners):
+        if owner == victim:
+            session.over = True
+            upstream.wait_closed()
+            assert upstream.ended
+    client.close()
+    server.stop()
 
 
 # ---- the formats ----
