@@ -9,6 +9,9 @@
  *     recycling, reaping    another child of this generation: the same, as soon as that is certain
  *     graceful-stop         nobody: the sessions end with system-shutdown, and held requests get that answer
  *
+ * When somebody is to come, but does not (httpd has no slot for another child before this one has gone), and
+ * there is an escrow, the streams stay there for whoever comes in the end.
+ *
  * Loop thread only. Never called with the arena lock held.
  */
 #ifndef BOSH_DRAIN_H
@@ -17,6 +20,8 @@
 #include "bosh_handover.h"
 #include "bosh_peer.h"
 
+/* When httpd has no room for another child before this one has gone, nothing is gained by waiting. */
+#define BOSH_YIELD_TIME apr_time_from_sec(1)
 /* What differs between recycling and graceful-stop shows within this time. */
 #define BOSH_DOUBT_TIME apr_time_from_msec(400)
 /* How often httpd's parent is looked at in doubt, and how often stragglers are told that all is over. */
@@ -38,7 +43,8 @@ typedef struct bosh_drain_t {
     apr_time_t began;       /* 0: not told to stop */
     apr_time_t asked_at;    /* all else in this process is done; 0: not yet */
     apr_time_t alone_since; /* nobody to give to; 0: there is somebody */
-    apr_time_t over_at;     /* the sessions were ended: 0: not */
+    apr_time_t over_at;     /* the sessions were ended; 0: not */
+    bool left;              /* the streams are to stay behind in escrow */
 } bosh_drain_t;
 
 /* A turn of a loop that has been told to stop. `asked`: the process waits for nothing but this loop. */
@@ -47,7 +53,8 @@ void bosh_drain_turn(bosh_drain_t *d, bool asked);
 /* When the next turn is due of its own accord. Only after the first turn. */
 apr_time_t bosh_drain_next(const bosh_drain_t *d);
 
-/* Nothing of ours is left to be given away, or nobody takes it. */
+/* Nothing of ours is left to be given away, or nobody takes it. With d->left, the loop is to end without
+ * leaving, as if this process died: whoever comes rescues the streams (bosh_streams_leave()). */
 bool bosh_drain_done(const bosh_drain_t *d);
 
 #endif

@@ -128,6 +128,10 @@ void bosh_streams_recheck(bosh_streams_t *ss);
 /* Ends each session that is ours with `cond` and begins to close its stream; returns how many. */
 uint32_t bosh_streams_end_all(bosh_streams_t *ss, bosh_cond_t cond);
 
+/* Before this process ends without leaving: ends what is not in escrow (*lost), and sees to it that nothing
+ * else is shut down. Returns how many live on. Nothing but bosh_streams_destroy() may follow. */
+uint32_t bosh_streams_leave(bosh_streams_t *ss, uint32_t *lost);
+
 /* Closes what is still open, at once. */
 void bosh_streams_abandon(bosh_streams_t *ss);
 

@@ -54,12 +54,25 @@ static bool goes_on(const bosh_drain_t *d)
             (d->parent == BOSH_PARENT_UNKNOWN && bosh_peers_heir(d->peers) != 0));
 }
 
+/* That nobody comes is the only sign of a graceful-stop. */
+static bool is_unseen(const bosh_drain_t *d)
+{
+    return bosh_loop_is_current(d->cfg) && d->parent == BOSH_PARENT_UNKNOWN;
+}
+
+/* The next child finds the streams, even if we have gone by then. */
+static bool may_leave(const bosh_drain_t *d)
+{
+    return d->cfg->escrow && !is_unseen(d);
+}
+
 /* How long to wait for somebody to give to. When httpd has no room for another child we are in the way. */
 static apr_interval_time_t patience(const bosh_drain_t *d)
 {
-    bool unseen = bosh_loop_is_current(d->cfg) && d->parent == BOSH_PARENT_UNKNOWN;
-
-    return unseen || is_crowded(d) ? BOSH_ALONE_TIME : BOSH_LATE_TIME;
+    if (!is_unseen(d) && !is_crowded(d)) {
+        return BOSH_LATE_TIME;
+    }
+    return may_leave(d) ? BOSH_YIELD_TIME : BOSH_ALONE_TIME;
 }
 
 /* ---- what follows ---- */
@@ -102,7 +115,7 @@ static void give_up(bosh_drain_t *d)
     }
     if (d->parent == BOSH_PARENT_STOPS) {
         end_sessions(d, "the server is stopping", true);
-    } else if (bosh_loop_is_current(d->cfg) && d->parent == BOSH_PARENT_UNKNOWN) {
+    } else if (is_unseen(d)) {
         end_sessions(d, "no other child is there, so the server is stopping", true);
     } else {
         end_sessions(d, "no other child has taken over", false);
@@ -149,9 +162,13 @@ void bosh_drain_turn(bosh_drain_t *d, bool asked)
     if (!d->released && d->parent != BOSH_PARENT_STOPS && goes_on(d)) {
         release(d);
     }
-    if (d->parent == BOSH_PARENT_STOPS || is_alone(d) ||
-        (d->asked_at != 0 && now_of(d) - d->asked_at >= BOSH_DRAIN_TIME)) {
+    if (d->parent == BOSH_PARENT_STOPS) {
         give_up(d);
+    } else if (is_alone(d) || (d->asked_at != 0 && now_of(d) - d->asked_at >= BOSH_DRAIN_TIME)) {
+        if (!may_leave(d)) {
+            give_up(d);
+        }
+        d->left = d->asked_at != 0 && d->over_at == 0;
     }
 }
 
@@ -166,12 +183,13 @@ apr_time_t bosh_drain_next(const bosh_drain_t *d)
     t = d->handover != NULL ? bosh_handover_next(d->handover) : BOSH_NEVER;
     at = t < at ? t : at;
     t = d->alone_since + patience(d);
-    return d->alone_since != 0 && t < at ? t : at;
+    /* Past it, we are being asked to go when all else here is done, which wakes the loop. */
+    return d->alone_since != 0 && t > now_of(d) && t < at ? t : at;
 }
 
 bool bosh_drain_done(const bosh_drain_t *d)
 {
-    if (d->over_at != 0) {
+    if (d->over_at != 0 || d->left) {
         return true;
     }
     return d->handover != NULL ? bosh_handover_done(d->handover)

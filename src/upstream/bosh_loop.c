@@ -255,6 +255,24 @@ static void shut_down(bosh_loop_t *l)
     report(l, n);
 }
 
+/* As if this process died: what it has is found by those who come. */
+static void leave_behind(bosh_loop_t *l)
+{
+    uint32_t kept, lost;
+    char line[160];
+
+    kept = bosh_streams_leave(l->streams, &lost);
+    bosh_lock(&l->lock);
+    l->lock.arena->h->count.lost_drain += lost;
+    bosh_unlock(&l->lock);
+    snprintf(line, sizeof(line),
+             "peer %u: no other child has taken over; %u streams stay behind for the next one, "
+             "%u sessions end with system-shutdown",
+             l->me, kept, lost);
+    say(l, BOSH_LOG_INFO, line);
+    report(l, 0);
+}
+
 static void *run(void *baton)
 {
     bosh_loop_t *l = baton;
@@ -264,7 +282,11 @@ static void *run(void *baton)
     while (!may_end(l)) {
         turn(l, BOSH_NEVER);
     }
-    shut_down(l);
+    if (l->drain.left && !is_set(&l->forced)) {
+        leave_behind(l);
+    } else {
+        shut_down(l);
+    }
     set(&l->finished);
     return NULL;
 }

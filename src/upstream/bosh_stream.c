@@ -557,6 +557,25 @@ uint32_t bosh_streams_open(const bosh_streams_t *ss)
     return n;
 }
 
+uint32_t bosh_streams_leave(bosh_streams_t *ss, uint32_t *lost)
+{
+    uint32_t kept = 0;
+
+    *lost = 0;
+    for (uint32_t i = 1; i <= ss->ntable; i++) {
+        bosh_stream_t *st = ss->table[i];
+        if (is_open(st) && !st->parked && st->phase != BOSH_LINK_CONNECT) {
+            bosh_stream_over(ss, st, BOSH_COND_SYSTEM_SHUTDOWN, "no other process can have it");
+            settle(ss, st);
+            ++*lost;
+        } else if (st != NULL) {
+            kept += is_open(st);
+            st->given = true; /* not to be shut down */
+        }
+    }
+    return kept;
+}
+
 void bosh_streams_abandon(bosh_streams_t *ss)
 {
     for (uint32_t i = 1; i <= ss->ntable; i++) {

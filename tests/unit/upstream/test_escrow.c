@@ -38,6 +38,10 @@ static void serve_loop(int fd)
             kill(getpid(), SIGKILL);
         } else if (c == 'd') {
             bosh_loop_drain(R.loop);
+        } else if (c == 'r') {
+            bosh_loop_drain(R.loop);
+            ck_assert_int_eq(bosh_loop_retire(R.loop), APR_SUCCESS);
+            _exit(0);
         } else if (c == 'w') {
             n = warned("BH207");
             ck_assert_int_eq(write(fd, &n, sizeof(n)), sizeof(n));
@@ -484,6 +488,41 @@ START_TEST(giver)
 }
 END_TEST
 
+static bool full(void)
+{
+    return true;
+}
+
+/* There is no room for the next child before the old one has gone: it goes, and the streams wait. */
+START_TEST(left_behind)
+{
+    child_t a, b;
+    static chat_t c[20];
+
+    R.cfg.running_generation = newest;
+    R.cfg.crowded = full;
+    a = spawn();
+    for (unsigned i = 0; i < 20; i++) {
+        login_with(&c[i], &a);
+        serve(c[i].fd, "<message xmlns='jabber:client' id='ha");
+    }
+    order(&a, 'r');
+    bury(&a);
+    for (unsigned i = 0; i < 20; i++) {
+        serve(c[i].fd, "lf'/>");
+    }
+    R.cfg.generation = 1;
+    b = spawn();
+    for (unsigned i = 0; i < 20; i++) {
+        await_text(&c[i], "id='half'");
+        check_alive(&c[i], i);
+    }
+    ck_assert_uint_eq(header().count.lost + header().count.lost_drain, 0);
+    ck_assert_uint_eq(header().count.rescued, 20);
+    end_child(&b);
+}
+END_TEST
+
 /* ---- housekeeping ---- */
 
 static uint32_t parked(uint32_t peer)
@@ -780,6 +819,7 @@ int main(void)
     tcase_add_test(t, server_closed);
     tcase_add_test(t, with_the_lock);
     tcase_add_test(t, giver);
+    tcase_add_test(t, left_behind);
     tcase_add_test(t, ended_ones_are_swept);
     tcase_add_test(t, refused);
     tcase_add_test(t, switched_off);
