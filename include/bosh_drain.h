@@ -20,8 +20,9 @@
 #include "bosh_handover.h"
 #include "bosh_peer.h"
 
-/* When httpd has no room for another child before this one has gone, nothing is gained by waiting. */
-#define BOSH_YIELD_TIME apr_time_from_sec(1)
+/* When httpd has no room for another child before this one has gone, nothing is gained by waiting; but the
+ * parent may take a second to notice that another one has gone already. */
+#define BOSH_YIELD_TIME apr_time_from_msec(1500)
 /* What differs between recycling and graceful-stop shows within this time. */
 #define BOSH_DOUBT_TIME apr_time_from_msec(400)
 /* How often httpd's parent is looked at in doubt, and how often stragglers are told that all is over. */

@@ -119,6 +119,31 @@ def test_stop_with_held_requests(httpd, stub, kind):
     gone(server, 10)
 
 
+@pytest.mark.limit(60)
+@pytest.mark.parametrize("kind", ["event", "worker", "prefork"])
+def test_restart(httpd, stub, kind):
+    """SIGHUP: the sessions end, are still known afterwards, and new ones begin."""
+    server = start(httpd, stub, kind)
+    client = server.client()
+    sessions = hold(client, stub, 4)
+    before = server.children()
+    server.process.send_signal(signal.SIGHUP)
+    for session, upstream, held in sessions:
+        assert held.event.wait(10 * SLOW), "a connection is left hanging"
+        upstream.wait_closed(10)
+        assert upstream.ended, "the stream was not closed properly"
+    wait_for(lambda: server.children() and not set(before) & set(server.children()), 15, "new children")
+    for session, _, held in sessions:
+        session.over = True
+        answer = held.answer() if held.result else session.send(session.rid).answer(10)
+        TB(answer, "system-shutdown")
+    session, upstream = client.start(stub)
+    session.send_next(X.message("new"))
+    assert upstream.wait_bodies(1) == ["new"]
+    client.close()
+    server.stop()
+
+
 @pytest.mark.limit(90)
 @pytest.mark.parametrize("kind", ["event", "event-blocking", "worker"])
 @pytest.mark.parametrize("seen", [True, False], ids=["seen", "unseen"])
