@@ -69,15 +69,14 @@ static apr_time_t drain_now(void)
     return bosh_clock_now();
 }
 
-START_TEST(a_restart_releases_at_once)
+/* Nothing else but the generation would tell it from a stop. */
+START_TEST(a_restart_releases)
 {
-    apr_time_t begin;
-
     loop_open();
+    set_parent(BOSH_PARENT_UNKNOWN);
     generation = 1;
-    begin = drain_now();
+    (void)drain_now();
     AWAIT(releases() == 1);
-    ck_assert_int_lt(bosh_clock_now() - begin, apr_time_from_msec(300));
     ck_assert_uint_eq(header().closing, 0);
 }
 END_TEST
@@ -135,6 +134,7 @@ START_TEST(a_stop_that_shows_late)
     chat_t c;
 
     loop_open();
+    set_parent(BOSH_PARENT_UNKNOWN);
     login(&c);
     ask(&c, "", "");
     (void)drain_now();
@@ -208,7 +208,7 @@ int main(void)
 
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, open_drain, close_default);
-    tcase_add_test(t, a_restart_releases_at_once);
+    tcase_add_test(t, a_restart_releases);
     tcase_add_test(t, recycling_releases);
     tcase_add_test(t, a_stop_ends_the_sessions);
     tcase_add_test(t, a_stop_that_shows_late);
