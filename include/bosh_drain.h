@@ -40,6 +40,7 @@ typedef struct bosh_drain_t {
     uint32_t me;
     bool released;          /* held requests have been answered with nothing */
     bosh_parent_t parent;   /* at the last look */
+    bool doubted;           /* it seemed to stop, but another child did not */
     apr_time_t look_at;     /* the next one; after the end: when stragglers are told */
     apr_time_t began;       /* 0: not told to stop */
     apr_time_t asked_at;    /* all else in this process is done; 0: not yet */

@@ -40,6 +40,11 @@ static void look_at_parent(bosh_drain_t *d)
     if (d->cfg->parent != NULL) {
         d->parent = d->cfg->parent();
     }
+    /* A stop is one for all. Where others stay, somebody has removed the file of a server that runs. */
+    d->doubted = d->parent == BOSH_PARENT_STOPS && bosh_peers_heir(d->peers) != 0;
+    if (d->doubted) {
+        d->parent = BOSH_PARENT_UNKNOWN;
+    }
     d->look_at = now_of(d) + (d->released ? BOSH_TELL_TIME : BOSH_LOOK_TIME);
 }
 
@@ -49,7 +54,7 @@ static bool goes_on(const bosh_drain_t *d)
     if (!bosh_loop_is_current(d->cfg)) {
         return true;
     }
-    return now_of(d) - d->began >= BOSH_DOUBT_TIME &&
+    return now_of(d) - d->began >= (d->doubted ? BOSH_ALONE_TIME : BOSH_DOUBT_TIME) &&
            (d->parent == BOSH_PARENT_RUNS ||
             (d->parent == BOSH_PARENT_UNKNOWN && bosh_peers_heir(d->peers) != 0));
 }

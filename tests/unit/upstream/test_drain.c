@@ -105,7 +105,7 @@ START_TEST(recycling_releases)
 }
 END_TEST
 
-/* The parent's word is enough, even while another child still looks alive. */
+/* The parent's word is enough, once every child has been told. */
 START_TEST(a_stop_ends_the_sessions)
 {
     uint32_t other;
@@ -117,12 +117,32 @@ START_TEST(a_stop_ends_the_sessions)
     ask(&c, "", "");
     set_parent(BOSH_PARENT_STOPS);
     (void)drain_now();
+    leave(other);
     ASSERT_HAS(answer(c.held), "condition='system-shutdown'");
     ck_assert_int_eq(releases(), 0);
     expect(c.fd, "</stream:stream>");
     ck_assert_uint_eq(header().closing, 1);
     ck_assert_uint_eq(header().count.lost_stop, 1);
     AWAIT(releases() == 1); /* whatever else is held here is not held for ever */
+    close(c.fd);
+}
+END_TEST
+
+/* The pid file is gone, but another child stays: somebody has removed it, and this is recycling. */
+START_TEST(a_lost_pid_file)
+{
+    uint32_t other;
+    chat_t c;
+
+    loop_open();
+    other = join_sibling();
+    login(&c);
+    ask(&c, "", "");
+    set_parent(BOSH_PARENT_STOPS);
+    (void)drain_now();
+    AWAIT(releases() == 1);
+    ck_assert_uint_eq(header().closing, 0);
+    ck_assert_uint_eq(header().count.lost_stop + header().count.lost_drain, 0);
     leave(other);
     close(c.fd);
 }
@@ -211,6 +231,7 @@ int main(void)
     tcase_add_test(t, a_restart_releases);
     tcase_add_test(t, recycling_releases);
     tcase_add_test(t, a_stop_ends_the_sessions);
+    tcase_add_test(t, a_lost_pid_file);
     tcase_add_test(t, a_stop_that_shows_late);
     tcase_add_test(t, a_straggler_is_told);
     tcase_add_test(t, unseen_with_a_sibling);
