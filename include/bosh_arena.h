@@ -13,6 +13,7 @@
 #define BOSH_ARENA_H
 
 #include "bosh.h"
+#include "bosh_key.h"
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
@@ -111,6 +112,7 @@ typedef struct bosh_slot_t {
     uint16_t repeats; /* how often it was sent again while unanswered (B-168) */
     uint16_t pause;   /* seconds, with BOSH_SLOT_PAUSE */
     bosh_holder_t holder;
+    bosh_key_t keys; /* section 15, in a session with BOSH_SESS_KEYED */
     int64_t arrived;
     int64_t due;          /* when it must be answered at the latest */
     int64_t answered;     /* when the answer was stored */
@@ -176,6 +178,7 @@ typedef enum bosh_state_t {
 #define BOSH_SESS_POLLING   0x04u /* wait or hold is 0 (12) */
 #define BOSH_SESS_ANNOUNCED 0x08u /* from, authid, version have been sent */
 #define BOSH_SESS_CREATED   0x10u /* the creation answer has been stored */
+#define BOSH_SESS_KEYED     0x20u /* each request proves itself by a key (15) */
 
 /* Text comes first, the link's included: what is written once, when the session or its stream begins, and
  * need not be saved before each change (bosh_undo.h). */
@@ -195,9 +198,10 @@ typedef struct bosh_session_t {
     uint8_t ver_major, ver_minor; /* major 0: the client sent no ver */
     uint8_t cond;                 /* bosh_cond_t of the terminal answer */
     uint8_t spare;
-    uint64_t received;  /* C: every rid up to it has arrived */
-    uint64_t processed; /* every rid up to it has been applied */
-    uint64_t answered;  /* every rid up to it has its answer stored */
+    uint8_t key[BOSH_KEY_BYTES]; /* KEYED: what the next request's key must hash to, in rid order */
+    uint64_t received;           /* C: every rid up to it has arrived */
+    uint64_t processed;          /* every rid up to it has been applied */
+    uint64_t answered;           /* every rid up to it has its answer stored */
     uint64_t client_ack;
     uint64_t paused_rid;
     int64_t

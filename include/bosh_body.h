@@ -10,6 +10,7 @@
 #define BOSH_BODY_H
 
 #include "bosh.h"
+#include "bosh_key.h"
 
 /* What the request carried (bosh_req_t.has). */
 #define BOSH_HAS_RID     0x0001u
@@ -46,6 +47,7 @@ typedef struct bosh_req_t {
     const char *content;
     const char *key;
     const char *newkey;
+    bosh_key_t keys; /* those two, ready to be compared */
     const char *stream;
     const char *xmpp_version; /* {urn:xmpp:xbosh}version */
     /* The payload: complete child elements made namespace-complete for a jabber:client stream. */

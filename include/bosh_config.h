@@ -30,7 +30,7 @@ typedef struct bosh_config_t {
     apr_array_header_t *upstreams; /* bosh_upstream_t * */
     apr_array_header_t *origins;   /* const char *; "*" alone: any. NULL: not said */
     int max_wait, max_hold, max_requests;
-    int inactivity, polling, maxpause;
+    int inactivity, polling, maxpause, keys;
     int max_body;
     bosh_limits_t limits; /* made of the above when the configuration is complete */
 } bosh_config_t;

@@ -28,6 +28,7 @@ typedef struct bosh_limits_t {
     size_t queue_size;    /* per session, each way */
     size_t answer_size;   /* soft: an answer stops taking further stanzas beyond it */
     unsigned max_repeats; /* of one unanswered rid (B-168) */
+    bool keys;            /* new sessions may use key sequencing (15, B-278) */
 } bosh_limits_t;
 
 #define BOSH_ANSWER_SIZE (256 * 1024)

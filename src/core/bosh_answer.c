@@ -366,6 +366,20 @@ static bool apply(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh
     return true;
 }
 
+/*
+ * A request in its turn that may not be processed: the session ends with `cond`, its other requests are told
+ * other-request (B-151). Its slot is dropped, so its holder, who finds it gone, tells `cond` itself and nobody
+ * can fetch anything there.
+ */
+static void refuse(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot,
+                   bosh_cond_t cond)
+{
+    mail_holder(a, slot);
+    bosh_window_drop(a, slot);
+    s->cond = (uint8_t)cond;
+    bosh_answer_bury(a, now, s, BOSH_COND_OTHER_REQUEST, BOSH_COND_OTHER_REQUEST);
+}
+
 /* How many processed requests wait, orphans included: what `hold` bounds (8, B-116). */
 static unsigned count_held(bosh_arena_t *a, bosh_session_t *s)
 {
@@ -442,8 +456,17 @@ void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
 
     while (s->state != BOSH_ST_TOMB && (slot = bosh_window_slot(a, s, s->processed + 1)) != NULL &&
            slot->state == BOSH_SLOT_DEFERRED) {
+        bool keyed = (s->flags & BOSH_SESS_KEYED) && !(slot->flags & BOSH_SLOT_CREATION);
+
+        if (keyed && !bosh_key_follows(s->key, &slot->keys)) { /* 15.4, in rid order (B-276) */
+            refuse(a, now, s, slot, BOSH_COND_ITEM_NOT_FOUND);
+            return;
+        }
         if (!apply(a, now, s, lim, slot)) {
             break;
+        }
+        if (keyed) {
+            memcpy(s->key, slot->keys.next, sizeof(s->key));
         }
         if (slot->flags & BOSH_SLOT_TERMINATE) {
             end_by_client(a, now, s, lim);

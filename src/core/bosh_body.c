@@ -400,6 +400,9 @@ apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_r
     rv = bosh_xml_feed(b->xml, buf, len, true, why);
     req->pieces = b->pieces;
     req->npieces = b->npieces;
+    if (rv == APR_SUCCESS && (req->key != NULL || req->newkey != NULL)) {
+        bosh_key_read(&req->keys, req->key, req->newkey);
+    }
     return rv == APR_SUCCESS || rv == APR_ENOMEM ? rv : APR_EGENERAL;
 }
 

@@ -106,7 +106,9 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
         }
     }
     slot->flags &= (uint16_t)~BOSH_SLOT_MAILED;
-    if (slot->state == BOSH_SLOT_ANSWERED) {
+    if (slot->state == BOSH_SLOT_FREE) { /* bosh_answer_settle() has refused it */
+        tell(v, (bosh_cond_t)s->cond);
+    } else if (slot->state == BOSH_SLOT_ANSWERED) {
         send_slot(s, slot, v);
     } else if (slot->state == BOSH_SLOT_DEFERRED && due) {
         /* R-05: the gap stays open, so this rid may not be answered; type='error' is the one answer 17.3
@@ -119,6 +121,12 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
         /* To be answered and not answered: the chunks ran out; try again soon. */
         v->deadline = tried ? now + apr_time_from_msec(200) : slot->due;
     }
+}
+
+/* B-277, R-17: what a request got is only for those who can show its key again. */
+static bool repeats(const bosh_session_t *s, const bosh_slot_t *slot, const bosh_req_t *req)
+{
+    return !(s->flags & BOSH_SESS_KEYED) || bosh_key_repeats(&slot->keys, &req->keys);
 }
 
 /* ---- creation (7) ---- */
@@ -163,6 +171,10 @@ static void negotiate(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req,
         s->flags |= BOSH_SESS_ACKS;
         s->client_ack = req->rid - 1;
     }
+    if (lim->keys && req->newkey != NULL) { /* B-102; later requests cannot start a chain (B-279) */
+        s->flags |= BOSH_SESS_KEYED;
+        memcpy(s->key, req->keys.next, sizeof(s->key));
+    }
     copy_text(s->lang, sizeof(s->lang), req->lang);
     copy_text(s->content, sizeof(s->content), req->content);
     copy_text(s->xmpp_version, sizeof(s->xmpp_version), req->xmpp_version);
@@ -181,6 +193,10 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
     v->legacy = !(req->has & BOSH_HAS_VER);
     if (a->h->closing) {
         tell(v, BOSH_COND_SYSTEM_SHUTDOWN);
+        return;
+    }
+    if (lim->keys && req->newkey != NULL && !(req->keys.flags & BOSH_KEY_LEADS)) {
+        tell(v, BOSH_COND_BAD_REQUEST); /* no key could ever follow */
         return;
     }
     s = bosh_arena_session_new(a, sid);
@@ -365,11 +381,15 @@ void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req
     }
     slot = bosh_window_slot(a, s, req->rid);
     if (s->state == BOSH_ST_TOMB) { /* 13, R-07: only what has been said can be said again */
-        if (slot != NULL && slot->state == BOSH_SLOT_ANSWERED) {
+        if (slot != NULL && slot->state == BOSH_SLOT_ANSWERED && repeats(s, slot, req)) {
             send_slot(s, slot, v);
         } else {
             tell(v, BOSH_COND_ITEM_NOT_FOUND);
         }
+        return;
+    }
+    if (slot != NULL && !repeats(s, slot, req)) {
+        fail(a, now, s, BOSH_COND_ITEM_NOT_FOUND, v);
         return;
     }
     switch (bosh_window_judge(a, s, req->rid, extra)) {
@@ -415,8 +435,9 @@ void bosh_session_poll(bosh_arena_t *a, apr_time_t now, const bosh_limits_t *lim
     bosh_slot_t *slot = s != NULL ? bosh_window_slot(a, s, rid) : NULL;
 
     begin_verdict(a, s, rid, v);
-    if (slot == NULL) {
-        tell(v, BOSH_COND_ITEM_NOT_FOUND);
+    if (slot == NULL) { /* refused, or there was no memory for its answer */
+        bool why = s != NULL && s->state == BOSH_ST_TOMB && s->cond != BOSH_COND_NONE;
+        tell(v, why ? (bosh_cond_t)s->cond : BOSH_COND_ITEM_NOT_FOUND);
         return;
     }
     bosh_arena_touch(a, s);

@@ -97,6 +97,7 @@ apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t no
         }
     }
     fresh.holder = holder;
+    fresh.keys = req->keys;
     fresh.arrived = now;
     fresh.due = now + apr_time_from_sec(s->wait);
     fresh.flags = (uint16_t)((req->terminate ? BOSH_SLOT_TERMINATE : 0) |

@@ -61,7 +61,7 @@ void *bosh_config_create(apr_pool_t *p, server_rec *s)
     (void)s;
     c->upstreams = apr_array_make(p, 2, sizeof(bosh_upstream_t *));
     c->max_wait = c->max_hold = c->max_requests = UNSET;
-    c->inactivity = c->polling = c->maxpause = c->max_body = UNSET;
+    c->inactivity = c->polling = c->maxpause = c->keys = c->max_body = UNSET;
     return c;
 }
 
@@ -77,6 +77,7 @@ void *bosh_config_merge(apr_pool_t *p, void *base, void *add)
     MERGE(inactivity);
     MERGE(polling);
     MERGE(maxpause);
+    MERGE(keys);
     MERGE(max_body);
 #undef MERGE
     c->origins = a->origins != NULL ? a->origins : b->origins;
@@ -216,37 +217,12 @@ static const char *set_memory(cmd_parms *cmd, void *dconf, const char *arg)
     return NULL;
 }
 
-static const char *set_async(cmd_parms *cmd, void *dconf, int on)
+/* On or Off; cmd->info is an int_rule_t for its place. */
+static const char *set_flag(cmd_parms *cmd, void *dconf, int on)
 {
-    const char *err = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    const char *err = check_scope(cmd);
 
-    (void)dconf;
-    if (err == NULL) {
-        global.async = on;
-    }
-    return err;
-}
-
-static const char *set_quick_restart(cmd_parms *cmd, void *dconf, int on)
-{
-    const char *err = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-
-    (void)dconf;
-    if (err == NULL) {
-        global.quick_restart = on;
-    }
-    return err;
-}
-
-static const char *set_escrow(cmd_parms *cmd, void *dconf, int on)
-{
-    const char *err = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-
-    (void)dconf;
-    if (err == NULL) {
-        global.escrow = on;
-    }
-    return err;
+    return err != NULL ? err : store_int(cmd, dconf, on, "");
 }
 
 static const char *add_origin(cmd_parms *cmd, void *dconf, const char *arg)
@@ -422,6 +398,7 @@ static void fill_limits(bosh_config_t *c)
     l->inactivity = (unsigned)or_default(c->inactivity, DEFAULT_INACTIVITY);
     l->polling = (unsigned)or_default(c->polling, DEFAULT_POLLING);
     l->maxpause = (unsigned)or_default(c->maxpause, DEFAULT_MAX_PAUSE);
+    l->keys = or_default(c->keys, 1) != 0;
     l->queue_size = (size_t)global.queue_size;
     l->answer_size = BOSH_ANSWER_SIZE;
     l->max_repeats = BOSH_MAX_REPEATS;
@@ -555,11 +532,16 @@ static const int_rule_t max_requests_rule = {HOST(max_requests), 2, (BOSH_SLOTS_
 static const int_rule_t inactivity_rule = {HOST(inactivity), 0, 32767};
 static const int_rule_t max_pause_rule = {HOST(maxpause), 0, 32767};
 static const int_rule_t polling_rule = {HOST(polling), 0, 3600};
+static const int_rule_t keys_rule = {HOST(keys), 0, 1};
 static const int_rule_t max_body_rule = {HOST(max_body), 1024, 256 * 1024 * 1024};
 static const int_rule_t max_stanza_rule = {SERVER(max_stanza), 10000, 256 * 1024 * 1024};
 static const int_rule_t queue_size_rule = {SERVER(queue_size), 16384, 1024 * 1024 * 1024};
+static const int_rule_t async_rule = {SERVER(async), 0, 1};
+static const int_rule_t quick_restart_rule = {SERVER(quick_restart), 0, 1};
+static const int_rule_t escrow_rule = {SERVER(escrow), 0, 1};
 static const int_rule_t max_sessions_rule = {SERVER(max_sessions), 1, 4 * 1024 * 1024};
 
+#define FLAG(name, rule, help)    AP_INIT_FLAG(name, set_flag, (void *)&rule, RSRC_CONF, help)
 #define NUMBER(name, rule, help)  AP_INIT_TAKE1(name, set_number, (void *)&rule, RSRC_CONF, help)
 #define SECONDS(name, rule, help) AP_INIT_TAKE1(name, set_seconds, (void *)&rule, RSRC_CONF, help)
 #define SIZE(name, rule, help)    AP_INIT_TAKE1(name, set_size, (void *)&rule, RSRC_CONF, help)
@@ -574,6 +556,7 @@ const command_rec bosh_config_directives[] = {
             "how long a session lives without a request; 0: for ever"),
     SECONDS("BoshMaxPause", max_pause_rule, "longest pause a client may ask for; 0: none"),
     SECONDS("BoshPolling", polling_rule, "shortest time between empty requests; 0: any"),
+    FLAG("BoshKeys", keys_rule, "whether the keys of clients that send some are verified"),
     SIZE("BoshMaxBody", max_body_rule, "largest request body"),
     SIZE("BoshMaxStanza", max_stanza_rule, "largest element from an XMPP server"),
     SIZE("BoshQueueSize", queue_size_rule, "most bytes waiting in a session, each way"),
@@ -582,10 +565,10 @@ const command_rec bosh_config_directives[] = {
                   "size of the shared memory for sessions"),
     AP_INIT_ITERATE("BoshAllowOrigin", add_origin, NULL, RSRC_CONF,
                     "origins whose pages may use this server, or *"),
-    AP_INIT_FLAG("BoshAsync", set_async, NULL, RSRC_CONF,
-                 "whether requests are held without a thread where httpd can do that"),
-    AP_INIT_FLAG("BoshQuickRestart", set_quick_restart, NULL, RSRC_CONF,
-                 "whether a graceful restart starts its new children without a second's delay"),
-    AP_INIT_FLAG("BoshEscrow", set_escrow, NULL, RSRC_CONF,
-                 "whether sessions survive the crash of the child that has their stream"),
+    FLAG("BoshAsync", async_rule,
+         "whether requests are held without a thread where httpd can do that"),
+    FLAG("BoshQuickRestart", quick_restart_rule,
+         "whether a graceful restart starts its new children without a second's delay"),
+    FLAG("BoshEscrow", escrow_rule,
+         "whether sessions survive the crash of the child that has their stream"),
     {NULL}};

@@ -21,6 +21,8 @@
 #include "bosh_window.h"
 #include "bosh_undo.h"
 
+#pragma GCC diagnostic ignored "-Wunused-function" /* not every test needs everything here */
+
 #define CONNS 4096
 #define SEC   APR_USEC_PER_SEC
 
