@@ -9,6 +9,17 @@
 
 #include "bosh_session.h"
 
+/* Asks the holder of an open or answered request to look at it, unless it has been asked already. */
+void bosh_answer_mail_holder(bosh_arena_t *a, bosh_slot_t *slot);
+
+/*
+ * An open request that may not be processed: the session ends with `cond`, its other requests are told
+ * other-request (B-151). Its slot is dropped, so its holder, who finds it gone, tells `cond` itself and nobody
+ * can fetch anything there.
+ */
+void bosh_answer_refuse(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot,
+                        bosh_cond_t cond);
+
 /* Something is queued for the client, or the session is over and it has to hear of it. */
 bool bosh_answer_pending(const bosh_session_t *s);
 

@@ -102,6 +102,8 @@ typedef enum bosh_slot_state_t {
 #define BOSH_SLOT_PLAIN  0x200u /* the answer is BOSH_BODY_EMPTY: nothing is stored for it */
 #define BOSH_SLOT_SENT   0x400u /* the answer has been read to its end by who sends it */
 #define BOSH_SLOT_GAVE   0x100u /* the stored answer carries payload */
+#define BOSH_SLOT_SUSPECT                                                                          \
+    0x800u /* DEFERRED: one request too many, unless another's connection is gone (bosh_pace.h) */
 
 /* One request id, from its arrival until its answer leaves the replay window. rid % nslots is its place. */
 typedef struct bosh_slot_t {
@@ -179,6 +181,7 @@ typedef enum bosh_state_t {
 #define BOSH_SESS_ANNOUNCED 0x08u /* from, authid, version have been sent */
 #define BOSH_SESS_CREATED   0x10u /* the creation answer has been stored */
 #define BOSH_SESS_KEYED     0x20u /* each request proves itself by a key (15) */
+#define BOSH_SESS_SUSPECT   0x40u /* there may be slots with BOSH_SLOT_SUSPECT */
 
 /* Text comes first, the link's included: what is written once, when the session or its stream begins, and
  * need not be saved before each change (bosh_undo.h). */

@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "bosh_pace.h"
 #include "bosh_window.h"
 
 void bosh_answer_mail_owner(bosh_arena_t *a, bosh_session_t *s)
@@ -18,7 +19,7 @@ void bosh_answer_mail_owner(bosh_arena_t *a, bosh_session_t *s)
     }
 }
 
-static void mail_holder(bosh_arena_t *a, bosh_slot_t *slot)
+void bosh_answer_mail_holder(bosh_arena_t *a, bosh_slot_t *slot)
 {
     if (slot->holder.peer != 0 && !(slot->flags & BOSH_SLOT_MAILED)) {
         slot->flags |= BOSH_SLOT_MAILED;
@@ -197,7 +198,7 @@ static void finish_slot(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh
     if (slot->rid > s->answered) {
         s->answered = slot->rid;
     }
-    mail_holder(a, slot);
+    bosh_answer_mail_holder(a, slot);
 }
 
 /* Whether the queue lets the next answer be the terminal one: all that is left goes along with it. */
@@ -256,7 +257,7 @@ void bosh_answer_deliver(bosh_arena_t *a, bosh_session_t *s)
     /* A creation request waits for the server's header alone when that promises no features. */
     if (slot != NULL && (bosh_answer_pending(s) ||
                          ((slot->flags & BOSH_SLOT_CREATION) && s->link.phase >= BOSH_LINK_OPEN))) {
-        mail_holder(a, slot);
+        bosh_answer_mail_holder(a, slot);
     }
 }
 
@@ -339,6 +340,21 @@ void bosh_answer_bury(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_c
     bosh_answer_touch(a, now, s);
 }
 
+void bosh_answer_refuse(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot,
+                        bosh_cond_t cond)
+{
+    bosh_answer_mail_holder(a, slot);
+    bosh_window_drop(a, slot);
+    s->cond = (uint8_t)cond;
+    bosh_answer_bury(a, now, s, BOSH_COND_OTHER_REQUEST, BOSH_COND_OTHER_REQUEST);
+}
+
+/* Whether key sequencing applies to this request: the creation only announces the first key. */
+static bool has_key(const bosh_session_t *s, const bosh_slot_t *slot)
+{
+    return (s->flags & BOSH_SESS_KEYED) && !(slot->flags & BOSH_SLOT_CREATION);
+}
+
 /*
  * Applies one request, in rid order. False: no room towards the server, it stays DEFERRED and the window
  * stands still behind it until the loop has written (back-pressure, B-125).
@@ -362,22 +378,11 @@ static bool apply(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh
     bosh_queue_clear(a, &slot->payload); /* ENDING: there is no server left to tell */
     slot->state = BOSH_SLOT_HELD;
     s->processed = slot->rid;
+    if (has_key(s, slot)) {
+        memcpy(s->key, slot->keys.next, sizeof(s->key));
+    }
     s->pause_until = slot->flags & BOSH_SLOT_PAUSE ? now + apr_time_from_sec(slot->pause) : 0;
     return true;
-}
-
-/*
- * A request in its turn that may not be processed: the session ends with `cond`, its other requests are told
- * other-request (B-151). Its slot is dropped, so its holder, who finds it gone, tells `cond` itself and nobody
- * can fetch anything there.
- */
-static void refuse(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot,
-                   bosh_cond_t cond)
-{
-    mail_holder(a, slot);
-    bosh_window_drop(a, slot);
-    s->cond = (uint8_t)cond;
-    bosh_answer_bury(a, now, s, BOSH_COND_OTHER_REQUEST, BOSH_COND_OTHER_REQUEST);
 }
 
 /* How many processed requests wait, orphans included: what `hold` bounds (8, B-116). */
@@ -449,24 +454,35 @@ static void note_gap(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
     }
 }
 
+/* Why the request whose turn it is may not be processed; BOSH_COND_NONE: it may. */
+static bosh_cond_t objection(bosh_arena_t *a, bosh_session_t *s, const bosh_slot_t *slot)
+{
+    if (has_key(s, slot) &&
+        !bosh_key_follows(s->key, &slot->keys)) { /* 15.4, in rid order (B-276) */
+        return BOSH_COND_ITEM_NOT_FOUND;
+    }
+    return bosh_pace_hasty(a, s, slot) ? BOSH_COND_POLICY_VIOLATION : BOSH_COND_NONE;
+}
+
 void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
                         const bosh_limits_t *lim)
 {
+    uint64_t processed = s->processed;
     bosh_slot_t *slot;
 
+    if (bosh_pace_review(a, now, s)) {
+        return;
+    }
     while (s->state != BOSH_ST_TOMB && (slot = bosh_window_slot(a, s, s->processed + 1)) != NULL &&
-           slot->state == BOSH_SLOT_DEFERRED) {
-        bool keyed = (s->flags & BOSH_SESS_KEYED) && !(slot->flags & BOSH_SLOT_CREATION);
+           slot->state == BOSH_SLOT_DEFERRED && !(slot->flags & BOSH_SLOT_SUSPECT)) {
+        bosh_cond_t why = objection(a, s, slot);
 
-        if (keyed && !bosh_key_follows(s->key, &slot->keys)) { /* 15.4, in rid order (B-276) */
-            refuse(a, now, s, slot, BOSH_COND_ITEM_NOT_FOUND);
+        if (why != BOSH_COND_NONE) {
+            bosh_answer_refuse(a, now, s, slot, why);
             return;
         }
         if (!apply(a, now, s, lim, slot)) {
             break;
-        }
-        if (keyed) {
-            memcpy(s->key, slot->keys.next, sizeof(s->key));
         }
         if (slot->flags & BOSH_SLOT_TERMINATE) {
             end_by_client(a, now, s, lim);
@@ -481,5 +497,9 @@ void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
         }
     }
     note_gap(a, now, s);
+    if (s->processed != processed) {
+        bosh_answer_touch(a, now,
+                          s); /* a request is held now: no silence, whenever it came (B-202) */
+    }
     bosh_answer_deliver(a, s);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "bosh_answer.h"
+#include "bosh_pace.h"
 #include "bosh_window.h"
 #include "bosh_undo.h"
 
@@ -251,6 +252,7 @@ bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint
         if (orphan_slots(a, s, dead)) {
             bosh_answer_touch(a, now, s);
             bosh_answer_deliver(a, s);
+            bosh_pace_holder_gone(a, s);
         }
         if (!survives(a, s, dead) && s->link.owner == dead) {
             bosh_arena_own(a, s, heir);

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "bosh_answer.h"
+#include "bosh_pace.h"
 #include "bosh_window.h"
 #include "bosh_undo.h"
 
@@ -93,9 +94,12 @@ static void fail(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t
 static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim,
                  bosh_slot_t *slot, bool must, bosh_verdict_t *v)
 {
-    bool due = must || now >= slot->due;
-    bool tried = due;
+    bool due, tried;
 
+    if ((slot->flags & BOSH_SLOT_SUSPECT) && now >= slot->due) {
+        bosh_answer_settle(a, now, s, lim);
+    }
+    tried = due = must || now >= slot->due;
     if (slot->state == BOSH_SLOT_HELD) {
         bool first = bosh_window_oldest(a, s, true) == slot;
         bool creation = (slot->flags & BOSH_SLOT_CREATION) && s->link.phase >= BOSH_LINK_OPEN;
@@ -106,7 +110,7 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
         }
     }
     slot->flags &= (uint16_t)~BOSH_SLOT_MAILED;
-    if (slot->state == BOSH_SLOT_FREE) { /* bosh_answer_settle() has refused it */
+    if (slot->state == BOSH_SLOT_FREE) { /* refused */
         tell(v, (bosh_cond_t)s->cond);
     } else if (slot->state == BOSH_SLOT_ANSWERED) {
         send_slot(s, slot, v);
@@ -115,6 +119,7 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
          * allows. The payload stays, the rid stays received. */
         slot->flags |= BOSH_SLOT_EXCUSED;
         slot->holder.peer = 0;
+        bosh_pace_holder_gone(a, s);
         tell_error(v);
     } else {
         v->act = BOSH_DO_HOLD;
@@ -261,7 +266,8 @@ static void repeat(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bos
                         slot->holder.gen);
     }
     slot->holder = holder;
-    slot->due = now + apr_time_from_sec(s->wait);
+    slot->due =
+        now + (slot->flags & BOSH_SLOT_SUSPECT ? BOSH_PACE_GRACE : apr_time_from_sec(s->wait));
     slot->flags &= (uint16_t)~BOSH_SLOT_EXCUSED;
     slot->flags |= BOSH_SLOT_MAILED;
     bosh_answer_touch(a, now, s);
@@ -346,8 +352,11 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
     }
     slot = bosh_window_slot(a, s, req->rid);
     slot->flags |= BOSH_SLOT_MAILED;
+    bosh_pace_arrived(a, now, s, slot);
     bosh_answer_settle(a, now, s, lim);
-    bosh_answer_touch(a, now, s);
+    if (slot->state == BOSH_SLOT_DEFERRED) { /* else that has been done */
+        bosh_answer_touch(a, now, s);
+    }
     look(a, now, s, lim, slot, false, v);
 }
 
@@ -464,6 +473,7 @@ void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_
     if (slot->state != BOSH_SLOT_ANSWERED) {
         bosh_answer_touch(a, now, s); /* B-207 */
         bosh_answer_deliver(a, s);    /* another held request may take what waits */
+        bosh_pace_holder_gone(a, s);
     }
 }
 

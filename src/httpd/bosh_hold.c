@@ -289,27 +289,37 @@ static int wait_blocked(bosh_hold_t *h, apr_bucket_brigade *bb)
     return result;
 }
 
+/* Whether the client has closed the connection. bosh_hold_peek() may not tell: httpd's filters say "nothing
+ * yet" when they meet the end for the first time. */
+static bool hung_up(conn_rec *c)
+{
+    struct pollfd fd = {.fd = client_socket(c), .events = POLLRDHUP};
+
+    return poll(&fd, 1, 0) > 0;
+}
+
 /* ---- the contract ---- */
 
 int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bosh_hold_fn *fn,
                    void *baton)
 {
     bosh_hold_t h = {.r = r, .w = w, .deadline = deadline, .fn = fn, .baton = baton};
-    apr_bucket_brigade *bb;
+    conn_rec *c = r->connection;
+    apr_bucket_brigade *bb = apr_brigade_create(r->pool, c->bucket_alloc);
+    bosh_client_t client = c->aborted ? BOSH_CLIENT_GONE : BOSH_CLIENT_QUIET;
     bosh_why_t why = BOSH_WHY_WAKE;
     int result;
 
-    /* Whatever was asked since bosh_hold_new() is answered here: the cheapest way there is. */
-    if (bosh_hold_ask(&h, BOSH_CLIENT_QUIET, &why, &result)) {
-        return result;
+    /* A next request may be in the filters already, where no descriptor tells of it; and a client that has
+     * gone meanwhile shall get nothing of what was asked for since bosh_hold_new(). */
+    if (c->master == NULL) {
+        client = hung_up(c) ? BOSH_CLIENT_GONE : bosh_hold_peek(&h, bb);
     }
-    /* A next request may be in the filters already, where no descriptor tells of it. */
-    bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
-    if (r->connection->master == NULL && bosh_hold_ask(&h, bosh_hold_peek(&h, bb), &why, &result)) {
+    if (bosh_hold_ask(&h, client, &why, &result)) {
         if (why != BOSH_WHY_GONE) {
             return result;
         }
-        give_up_connection(r->connection);
+        give_up_connection(c);
         return OK;
     }
     if (bosh_park_possible(r)) {

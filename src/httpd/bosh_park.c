@@ -273,26 +273,21 @@ static void wait_again(conn_rec *c, park_t *p)
     c->cs->sense = CONN_SENSE_WANT_READ;
 }
 
-static void answer_or_wait(conn_rec *c, park_t *p, bosh_client_t client)
+static void resumed(conn_rec *c, park_t *p)
 {
     bosh_why_t why;
     int result;
 
-    if (bosh_hold_ask(&p->hold, client, &why, &result)) {
-        end_request(c, p, why, result);
-    } else {
-        wait_again(c, p);
-    }
-}
-
-static void resumed(conn_rec *c, park_t *p)
-{
     /* The scoreboard says "idle" of a worker that the MPM has just given a connection. */
     ap_update_child_status(c->sbh, SERVER_BUSY_WRITE, p->hold.r);
     if (ap_extended_status) {
         ap_time_process_request(c->sbh, START_PREQUEST);
     }
-    answer_or_wait(c, p, look(p));
+    if (bosh_hold_ask(&p->hold, look(p), &why, &result)) {
+        end_request(c, p, why, result);
+    } else {
+        wait_again(c, p);
+    }
 }
 
 /*
@@ -345,7 +340,7 @@ static int process_connection(conn_rec *c)
     p->in_wrapper = false;
     if (p->holding) {
         if (c->cs->state == CONN_STATE_SUSPENDED) {
-            answer_or_wait(c, p, BOSH_CLIENT_QUIET); /* a wake may have come meanwhile */
+            wait_again(c, p); /* a wake that has come meanwhile brings it back, with a look first */
         } else {
             disowned(c, p);
         }

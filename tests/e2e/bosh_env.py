@@ -173,6 +173,7 @@ class Httpd:
     mpm          event | worker | prefork
     children     child processes, kept constant (1 under valgrind); threads: workers in each
     upstreams    lines for BoshUpstream without the directive's name
+    polling      BoshPolling: 0 lets tests poll as fast as they like; None leaves the module's default
     directives   server-wide configuration; vhost: the same, put at the end; location: within the Location
     docroot      document root (default: one of its own with index.html)
     tls          also listens on tls_port, in a virtual host (tls_lines: more lines for it); h2: HTTP/2 by prior knowledge and ALPN
@@ -183,12 +184,12 @@ class Httpd:
 
     def __init__(self, mpm="event", children=3, threads=32, upstreams=(), directives="", vhost="", location="",
                  docroot=None, tls=False, h2=False, handler=True, log_level="info bosh:debug", modules=(),
-                 port=None, name=None, max_spare=None, tls_lines=()):
+                 port=None, name=None, max_spare=None, tls_lines=(), polling=0):
         self.mpm, self.threads = mpm, threads
         self.children_wanted = 1 if VALGRIND else children
         self.upstreams, self.directives, self.vhost, self.location = upstreams, directives, vhost, location
         self.tls, self.h2, self.handler, self.log_level, self.modules = tls, h2, handler, log_level, modules
-        self.max_spare, self.tls_lines = max_spare, tls_lines
+        self.max_spare, self.tls_lines, self.polling = max_spare, tls_lines, polling
         self.dir = private_dir(name or mpm)
         self.port = port or free_port()
         self.tls_port = free_port() if tls else None
@@ -247,6 +248,8 @@ class Httpd:
         if self.handler:
             out.append(f'<Location "{BIND_PATH}">\n  SetHandler bosh\n{self.location}\n</Location>')
         out += [f"BoshUpstream {u}" for u in self.upstreams]
+        if self.polling is not None:
+            out.append(f"BoshPolling {self.polling}")
         out.append(self.directives)
         if self.tls:
             cert, key = make_certificate(self.dir)

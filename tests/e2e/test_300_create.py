@@ -10,6 +10,11 @@ from client import T, TB, auth, check_answer, new_body
 MAX_WAIT, MAX_HOLD, MAX_REQUESTS = 55, 2, 3  # the documented defaults
 
 
+@pytest.fixture(scope="module")
+def server(httpd, stub_server):
+    return httpd(upstreams=[stub_server.upstream()], polling=None)
+
+
 def creation(client, **attrs):
     """The creation answer's attributes."""
     return client.new(**attrs).creation.root.attrib
@@ -345,7 +350,7 @@ def test_B_103_no_session_id_in_the_logs(client, server, stub):
     # Every file's logs are checked when its server stops; here for a session that met errors.
     session, _ = client.start(stub)
     session.over = True
-    held = session.send(1001)
+    held = session.send(1001).held()
     TB(session.send(1009, X.message("secret body")).answer(), "item-not-found")
     TB(held.answer(), "other-request")
     session.gone()

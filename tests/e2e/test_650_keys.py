@@ -10,7 +10,7 @@ import xmltool as X
 
 @pytest.fixture(scope="module")
 def server(httpd, stub_server):
-    return httpd(upstreams=[stub_server.upstream()], directives="BoshPolling 0\n")
+    return httpd(upstreams=[stub_server.upstream()])
 
 
 class Keys:
@@ -59,7 +59,7 @@ def test_B_277_nobody_else_gets_a_kept_answer(client, stub):
 
 
 def test_B_278_the_administrator_turns_it_off(httpd, stub):
-    server = httpd(children=1, upstreams=[stub.upstream()], directives="BoshPolling 0\nBoshKeys Off\n")
+    server = httpd(children=1, upstreams=[stub.upstream()], directives="BoshKeys Off\n")
     client = server.client()
     session, upstream = client.start(stub, newkey="what the client likes")
     session.send(1001, X.message("taken"), key="wrong")
