@@ -182,6 +182,7 @@ typedef enum bosh_state_t {
 #define BOSH_SESS_CREATED   0x10u /* the creation answer has been stored */
 #define BOSH_SESS_KEYED     0x20u /* each request proves itself by a key (15) */
 #define BOSH_SESS_SUSPECT   0x40u /* there may be slots with BOSH_SLOT_SUSPECT */
+#define BOSH_SESS_REPORT    0x80u /* the next answer reports the one after client_ack (9.2) */
 
 /* Text comes first, the link's included: what is written once, when the session or its stream begins, and
  * need not be saved before each change (bosh_undo.h). */

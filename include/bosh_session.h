@@ -35,6 +35,8 @@ typedef struct bosh_limits_t {
 #define BOSH_MAX_REPEATS 25
 #define BOSH_TOMB_SECONDS                                                                          \
     15 /* how long a finished session's last answers can be fetched again */
+#define BOSH_REPORT_AGE                                                                            \
+    apr_time_from_msec(500) /* a younger answer may be on its way still (B-184) */
 #define BOSH_CREATE_WAIT 20 /* a creation request waits at most this long for the stream features */
 #define BOSH_STREAM_HEADER_MAX                                                                     \
     2048 /* a printed stream header: `to` and lang at their longest, all escaped */

@@ -115,8 +115,9 @@ static void take_payload(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
 }
 
 /* The attributes of the start tag. */
-static void fill_attributes(const bosh_session_t *s, const bosh_slot_t *slot, bool payload,
-                            bosh_item_t head, bosh_ans_t *ans, char sid[BOSH_SID_LEN + 1])
+static void fill_attributes(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                            const bosh_slot_t *slot, bool payload, bosh_item_t head,
+                            bosh_ans_t *ans, char sid[BOSH_SID_LEN + 1])
 {
     const bosh_link_t *link = &s->link;
     bool over = (ans->flags & BOSH_ANS_TERMINATE) != 0;
@@ -152,11 +153,21 @@ static void fill_attributes(const bosh_session_t *s, const bosh_slot_t *slot, bo
             ans->ack = s->received;
         }
     }
+    if ((s->flags & BOSH_SESS_REPORT) && !over && slot->holder.peer != 0) { /* B-181 */
+        const bosh_slot_t *lost = bosh_window_slot(a, s, s->client_ack + 1);
+        if (lost != NULL && lost->state == BOSH_SLOT_ANSWERED) {
+            int64_t ms = apr_time_as_msec(now - lost->answered);
+            ans->flags |= BOSH_ANS_REPORT;
+            ans->report = lost->rid;
+            ans->time = ms < 65535 ? (unsigned)ms : 65535; /* B-183: at least so long ago */
+        }
+    }
 }
 
 /* Prints the answer into the slot. False: not enough chunks. */
-static bool print_answer(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim,
-                         bosh_slot_t *slot, bool payload, bool over, bosh_cond_t cond)
+static bool print_answer(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                         const bosh_limits_t *lim, bosh_slot_t *slot, bool payload, bool over,
+                         bosh_cond_t cond)
 {
     char open[BOSH_BODY_OPEN_MAX];
     char sid[BOSH_SID_LEN + 1];
@@ -165,7 +176,7 @@ static bool print_answer(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
     size_t len, n;
 
     payload = payload && bosh_queue_head(a, &s->link.up, &head, &len);
-    fill_attributes(s, slot, payload, head, &ans, sid);
+    fill_attributes(a, now, s, slot, payload, head, &ans, sid);
     if (ans.flags == 0 && !payload) {
         slot->flags |= BOSH_SLOT_PLAIN;
         return true;
@@ -177,6 +188,9 @@ static bool print_answer(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
     }
     if (ans.flags & BOSH_ANS_ANNOUNCE) {
         s->flags |= BOSH_SESS_ANNOUNCED;
+    }
+    if (ans.flags & BOSH_ANS_REPORT) {
+        s->flags &= ~BOSH_SESS_REPORT;
     }
     if (payload) {
         take_payload(a, s, lim, slot, all_fits(s, lim));
@@ -214,7 +228,7 @@ bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     bool heard = slot->holder.peer != 0 && !(slot->flags & BOSH_SLOT_EXCUSED);
     bool over = heard && ends_with(s, lim, payload);
 
-    if (!print_answer(a, s, lim, slot, payload, over, (bosh_cond_t)s->cond)) {
+    if (!print_answer(a, now, s, lim, slot, payload, over, (bosh_cond_t)s->cond)) {
         return false;
     }
     finish_slot(a, now, s, slot);
@@ -495,6 +509,10 @@ void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
         } else {
             release(a, now, s, lim);
         }
+    }
+    if ((s->flags & BOSH_SESS_REPORT) && (slot = bosh_window_oldest(a, s, true)) != NULL) {
+        bosh_answer_up_to(a, now, s, lim, slot); /* 9.2: without waiting for payload */
+        s->flags &= ~BOSH_SESS_REPORT;
     }
     note_gap(a, now, s);
     if (s->processed != processed) {

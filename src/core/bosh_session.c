@@ -240,8 +240,9 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
 
 /* ---- requests (8 to 14) ---- */
 
-/* 9.2: what the client says it has. Missing means all before this request (B-173); nonsense is ignored. */
-static void take_ack(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req)
+/* 9.2: what the client says it has. Missing means all before this request (B-173); nonsense is ignored. An answer
+ * that it should have by now and has not will be reported. */
+static void take_ack(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_req_t *req)
 {
     uint64_t ack = req->has & BOSH_HAS_ACK ? req->ack : req->rid - 1;
 
@@ -249,6 +250,13 @@ static void take_ack(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req)
         ack > s->client_ack) {
         s->client_ack = ack;
         bosh_window_evict(a, s);
+    }
+    if ((s->flags & BOSH_SESS_ACKS) && (req->has & BOSH_HAS_ACK) && ack == s->client_ack) {
+        const bosh_slot_t *lost = bosh_window_slot(a, s, ack + 1);
+        if (lost != NULL && lost->state == BOSH_SLOT_ANSWERED && (lost->flags & BOSH_SLOT_SENT) &&
+            now - lost->answered >= BOSH_REPORT_AGE) {
+            s->flags |= BOSH_SESS_REPORT; /* B-181 */
+        }
     }
 }
 
@@ -340,7 +348,7 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
     if (req->restart) {
         header = restart_header(s, req, buf);
     }
-    take_ack(a, s, req);
+    take_ack(a, now, s, req);
     rv = bosh_window_store(a, s, now, req, header, holder);
     if (rv == APR_EOF) { /* B-174: the client never acknowledges */
         fail(a, now, s, BOSH_COND_POLICY_VIOLATION, v);

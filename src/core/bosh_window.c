@@ -157,17 +157,12 @@ void bosh_window_evict(bosh_arena_t *a, bosh_session_t *s)
         if (slot == NULL || slot->state != BOSH_SLOT_ANSWERED) {
             continue;
         }
-        if (slot->holder.peer != 0 && !(slot->flags & BOSH_SLOT_SENT)) {
-            kept++; /* its holder is on the way to fetch it */
-            continue;
-        }
-        if (s->flags & BOSH_SESS_ACKS) {
-            if (rid <= s->client_ack) {
-                bosh_window_drop(a, slot);
-            }
-        } else if (kept >= s->requests) {
+        /* While its holder is on the way to fetch it, an answer stays, whatever else there is. */
+        bool fetched = slot->holder.peer == 0 || (slot->flags & BOSH_SLOT_SENT);
+        bool enough = s->flags & BOSH_SESS_ACKS ? rid <= s->client_ack : kept >= s->requests;
+        if (fetched && enough) {
             bosh_window_drop(a, slot);
-        } else if (!(slot->flags & BOSH_SLOT_PAUSE)) {
+        } else if (!(slot->flags & BOSH_SLOT_PAUSE)) { /* B-169 */
             kept++;
         }
     }
