@@ -121,6 +121,8 @@ $(BUILD)/fuzz/replay_%: $(OBJ)/tests/fuzz/fuzz_%.o $(OBJ)/tests/fuzz/replay.o $(
 export ASAN_OPTIONS ?= detect_stack_use_after_return=1:use_sigaltstack=0
 export UBSAN_OPTIONS ?= print_stacktrace=1
 export TSAN_OPTIONS ?= halt_on_error=1
+# A busy machine is no failure: what hangs is ended late.
+export CK_DEFAULT_TIMEOUT ?= 60
 ifneq ($(SANITIZE),)
 export CK_TIMEOUT_MULTIPLIER ?= 10
 endif

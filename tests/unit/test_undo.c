@@ -286,7 +286,7 @@ int main(void)
     int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
-    tcase_set_timeout(tc, 60);
+    tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, test_killed_at_any_instruction, 0, 6);
     tcase_add_test(tc, test_the_last_chunks_spoil);
     tcase_add_test(tc, test_undone_twice);
