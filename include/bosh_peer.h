@@ -42,6 +42,9 @@ void bosh_peers_drain(bosh_peers_t *ps);
 /* A living peer of the newest generation there is, other than ours; 0: we are the last. */
 uint32_t bosh_peers_heir(bosh_peers_t *ps);
 
+/* From here on nobody gives us anything. */
+void bosh_peers_withdraw(bosh_peers_t *ps);
+
 /* The last thing a loop does: another living peer gets what is left of our sessions, ours becomes FREE. */
 void bosh_peers_leave(bosh_peers_t *ps, apr_time_t now);
 

@@ -261,6 +261,7 @@ static void leave_behind(bosh_loop_t *l)
     uint32_t kept, lost;
     char line[160];
 
+    bosh_peers_withdraw(l->peers);
     kept = bosh_streams_leave(l->streams, &lost);
     bosh_lock(&l->lock);
     l->lock.arena->h->count.lost_drain += lost;

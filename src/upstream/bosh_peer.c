@@ -355,6 +355,11 @@ void bosh_peers_drain(bosh_peers_t *ps)
     set_state(ps, BOSH_PEER_DRAINING);
 }
 
+void bosh_peers_withdraw(bosh_peers_t *ps)
+{
+    set_state(ps, BOSH_PEER_LEAVING);
+}
+
 uint32_t bosh_peers_heir(bosh_peers_t *ps)
 {
     uint32_t heir = 0, newest = 0;
@@ -375,7 +380,7 @@ void bosh_peers_leave(bosh_peers_t *ps, apr_time_t now)
 {
     uint32_t serial = bosh_arena_peer(ps->arena, ps->me)->serial;
 
-    set_state(ps, BOSH_PEER_LEAVING); /* nobody chooses us meanwhile */
+    bosh_peers_withdraw(ps);
     (void)inherit(ps, now, ps->me, bosh_peers_heir(ps));
     free_peer(ps, ps->me, serial);
     ps->me = 0;

@@ -103,7 +103,7 @@ def hand_overs(server):
     return [(int(m.group(1)), int(m.group(4))) for m in map(GAVE.search, server.log_lines()) if m]
 
 
-def restart_under_traffic(server, stub, sessions, restarts):
+def restart_under_traffic(server, stub, sessions, restarts, may_come_back=False):
     client = server.client()
     traffic = Traffic(client, stub, sessions)
     flat = None
@@ -120,7 +120,7 @@ def restart_under_traffic(server, stub, sessions, restarts):
     stanzas = traffic.finish()
     moves = hand_overs(server)
     assert sum(n for n, _ in moves) >= sessions * restarts, moves
-    assert sum(back for _, back in moves) == 0, moves
+    assert may_come_back or sum(back for _, back in moves) == 0, moves
     print(f"\n{server.mpm}: {restarts} restarts, {sessions} sessions, {stanzas} stanzas, "
           f"slowest answer {traffic.slowest * 1000:.0f} ms, {traffic.repeats} requests sent again")
     client.close()
@@ -142,10 +142,11 @@ def test_5_graceful_restarts_on_worker(httpd, stub):
 @pytest.mark.limit(120)
 @pytest.mark.parametrize("slack", [12, 0], ids=["slack", "full"])
 def test_5_graceful_restarts_on_prefork(httpd, stub, slack):
-    """Full: no new child can start before an old one has gone, so the old ones gather the streams first."""
+    """Full: no new child can start before an old one has gone, so the old ones gather the streams first; one
+    that has just gone itself does not take them, and they come back to be given to another."""
     server = httpd(mpm="prefork", children=12, upstreams=[stub.upstream()],
                    directives=f"MaxRequestWorkers {12 + slack}\n")
-    restart_under_traffic(server, stub, 6, 5)
+    restart_under_traffic(server, stub, 6, 5, may_come_back=slack == 0)
 
 
 @pytest.mark.limit(120)
