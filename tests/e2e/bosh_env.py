@@ -135,6 +135,8 @@ def tcp_inodes(local_port, remote_port=None, closing=False):
         except OSError:
             continue
         for line in lines:
+            if f":{local_port:04X} " not in line:
+                continue
             fields = line.split()
             local, remote = (int(f.rsplit(":", 1)[1], 16) for f in fields[1:3])
             if local == local_port and remote_port in (None, remote) and fields[9] != "0" \
@@ -437,9 +439,14 @@ class Httpd:
 
     def taken(self, exchange):
         """Waits until a child has accepted the connection of this exchange: that child, or None if it is over."""
-        wait_for(lambda: exchange.done() or self.owner_of_connection(exchange.conn.local_port), 10,
-                 "a child accepts the connection")
-        return self.owner_of_connection(exchange.conn.local_port)
+        child = None
+
+        def accepted():
+            nonlocal child
+            child = self.owner_of_connection(exchange.conn.local_port)
+            return child or exchange.done()
+        wait_for(accepted, 10, "a child accepts the connection")
+        return child
 
     def taken_by(self, pid, send):
         """The Exchange that send() makes on a connection of its own, which this child accepts and no other."""

@@ -254,14 +254,14 @@ def test_kill_of_a_child_in_the_middle_of_traffic(httpd, stub):
     server = httpd(upstreams=[stub.upstream()], directives="BoshEscrow Off\n")
     client = server.client()
     sessions, owner = [], {}
-    for pid in 10 * server.children():
+    for pid in 4 * server.children():
         session, upstream = client.start(stub, server.taken_by(pid, client.new_async))
         assert server.owner_of(upstream.peer_port) == pid
         sessions.append((session, upstream))
         owner[session] = pid
     victim = server.children()[0]
     held = {session: session.send_next().held(0.1) for session, _ in sessions}
-    for _, upstream in sessions[::3]:
+    for _, upstream in sessions[::2]:  # some of each child
         upstream.send_message("traffic")
     server.expect_log(r"BH20[134]")
     killed = time.monotonic()
