@@ -43,6 +43,7 @@ struct bosh_loop_t {
     pid_t parent;
     int draining, stopping, forced; /* set by other threads, atomically */
     int finished;                   /* ... and by ours */
+    bool more;                      /* mail */
     bosh_drain_t drain;             /* once `draining` was seen */
     apr_time_t now, next_sweep;
     bosh_mail_t mail[MAIL_MAX];
@@ -159,6 +160,10 @@ static void look_at_sockets(bosh_loop_t *l, int timeout)
 {
     int n = epoll_wait(l->epfd, l->events, EVENTS_MAX, timeout);
 
+    if (n < 0) {
+        /* Stopped, and continued: what has come meanwhile goes before what is late by now. */
+        n = epoll_wait(l->epfd, l->events, EVENTS_MAX, 0);
+    }
     if (timeout > 0) {
         wake_up(l);
     }
@@ -178,17 +183,17 @@ static void look_at_sockets(bosh_loop_t *l, int timeout)
     }
 }
 
+/* Sleeps first: whether the loop may end shows in what a turn has done. */
 static void turn(bosh_loop_t *l, apr_time_t until)
 {
-    bool more = take_mail(l);
-    int timeout;
+    int timeout = l->more ? 0 : poll_time(l, until);
 
-    do_what_is_due(l);
-    timeout = more ? 0 : poll_time(l, until);
     if (timeout > 0 && !may_sleep(l)) {
         timeout = 0;
     }
     look_at_sockets(l, timeout);
+    l->more = take_mail(l);
+    do_what_is_due(l);
 }
 
 /* ---- the thread ---- */

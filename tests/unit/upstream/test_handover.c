@@ -197,6 +197,37 @@ START_TEST(many)
 }
 END_TEST
 
+/* How long a loop that has been told to end takes from the moment on when somebody comes. */
+static apr_interval_time_t time_to_leave(void)
+{
+    child_t heir = spawn(younger);
+    apr_time_t begin;
+    chat_t c;
+
+    loop_open();
+    login(&c);
+    bosh_loop_drain(R.loop);
+    AWAIT(peer_state(bosh_loop_peer(R.loop)) == BOSH_PEER_DRAINING);
+    begin = bosh_clock_now();
+    order(&heir, 'l');
+    retire();
+    begin = bosh_clock_now() - begin;
+    ck_assert(is_with(&c, hear_number(&heir)));
+    close(c.fd);
+    end_child(&heir);
+    return begin;
+}
+
+/* It does not wait for its next sweep. A busy machine may be late, but not each time. */
+START_TEST(leaves_at_once)
+{
+    for (int i = 0; time_to_leave() > apr_time_from_msec(500); i++) {
+        ck_assert_int_lt(i, 3);
+        apr_pool_destroy(R.pool);
+    }
+}
+END_TEST
+
 /* ---- phases ---- */
 
 static child_t Y;
@@ -754,6 +785,7 @@ int main(void)
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, open_handover, close_default);
     tcase_add_test(t, many);
+    tcase_add_test(t, leaves_at_once);
     tcase_add_test(t, in_connect);
     tcase_add_test(t, in_header);
     tcase_add_test(t, in_features);
