@@ -64,7 +64,7 @@ LINK := -Wl,-z,relro -Wl,-z,now -Wl,--as-needed
 
 CORE_SRC := $(sort $(wildcard src/core/*.c))
 UPSTREAM_SRC := $(sort $(wildcard src/upstream/*.c))
-SRC := $(wildcard mod_bosh.c) $(CORE_SRC) $(UPSTREAM_SRC) $(sort $(wildcard src/httpd/*.c))
+SRC := $(wildcard mod_bosh.c) $(CORE_SRC) $(UPSTREAM_SRC) $(sort $(wildcard src/httpd/*.c)) $(MORE_SRC)
 CORE_OBJ := $(CORE_SRC:%.c=$(OBJ)/%.o)
 UPSTREAM_OBJ := $(UPSTREAM_SRC:%.c=$(OBJ)/%.o)
 MODULE_OBJ := $(SRC:%.c=$(OBJ)/%.o)
@@ -92,6 +92,12 @@ $(OBJ)/%.o: %.c Makefile
 	@$(CC) $(bosh_cppflags) $(LAYER_INCLUDE) $(bosh_cflags) $(VISIBLE) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
 
 -include $(patsubst %.o,%.d,$(MODULE_OBJ) $(wildcard $(OBJ)/tests/*/*.o $(OBJ)/tests/unit/*/*.o))
+
+# The module again, with the points at which tests kill a process (bosh_point.h), in $(BUILD)/points.
+.PHONY: points
+points:
+	@$(MAKE) -s --no-print-directory $(jobs) BUILD='$(BUILD)/points' MORE_SRC=tests/points/point.c \
+		CPPFLAGS='$(CPPFLAGS) -DBOSH_POINTS' all
 
 # --- unit tests and fuzzing: src/core alone; tests/unit/upstream has src/upstream too ------------
 
@@ -158,7 +164,7 @@ E2E_ENV = BOSH_MODULE='$(BOSH_MODULE)' $(if $(SANITIZE),BOSH_SANITIZE=$(SANITIZE
 	$(if $(PRELOAD_$(SANITIZE)),BOSH_PRELOAD='$(PRELOAD_$(SANITIZE))')
 
 .PHONY: e2e valgrind-e2e
-e2e: $(MODULE) web ## end-to-end tests on a real httpd (PYTEST_ARGS='-k name')
+e2e: $(MODULE) points web ## end-to-end tests on a real httpd (PYTEST_ARGS='-k name')
 	@$(E2E_ENV) $(RUN_TESTS) e2e $(PYTEST_ARGS)
 
 valgrind-e2e: $(MODULE) web ## a selection of them with httpd under valgrind

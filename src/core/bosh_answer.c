@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "bosh_pace.h"
+#include "bosh_point.h"
 #include "bosh_window.h"
 
 void bosh_answer_mail_owner(bosh_arena_t *a, bosh_session_t *s)
@@ -105,6 +106,7 @@ static void take_payload(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
             break; /* the error goes with the terminal answer */
         }
         move_item(a, up, &slot->answer, len);
+        BOSH_POINT("answer-half");
         a->h->count.stanzas_up++;
         taken += len > 0 ? len : 1;
         if (single) {
@@ -231,6 +233,7 @@ bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     if (!print_answer(a, now, s, lim, slot, payload, over, (bosh_cond_t)s->cond)) {
         return false;
     }
+    BOSH_POINT("answer-printed");
     finish_slot(a, now, s, slot);
     bosh_window_evict(a, s);
     if ((s->link.flags & BOSH_LINK_STALLED) &&
@@ -387,6 +390,7 @@ static bool apply(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh
         if (bosh_queue_move(a, down, &slot->payload) != APR_SUCCESS) {
             return false;
         }
+        BOSH_POINT("payload-moved");
         bosh_answer_mail_owner(a, s);
     }
     bosh_queue_clear(a, &slot->payload); /* ENDING: there is no server left to tell */

@@ -14,6 +14,7 @@
  * sid, or FREE and on free_session's list.
  */
 #include "bosh_arena.h"
+#include "bosh_point.h"
 #include "bosh_undo.h"
 
 #include <string.h>
@@ -173,6 +174,7 @@ bosh_ix bosh_arena_chunk_new(bosh_arena_t *a, bosh_prio_t prio)
         c = unlist(a, &a->undo->freed);
     }
     h->nfree_chunks--;
+    BOSH_POINT("chunk-taken");
     chunk = bosh_arena_chunk(a, c);
     chunk->next = 0;
     chunk->after = h->busy != 0 ? a->undo->section : 0;
@@ -197,6 +199,7 @@ void bosh_arena_chunk_free(bosh_arena_t *a, bosh_ix c)
     }
     chunk->state = BOSH_CHUNK_FREE;
     chunk->after = *list;
+    BOSH_POINT("chunk-freed");
     *list = c;
     a->h->nfree_chunks++;
 }
@@ -308,6 +311,7 @@ bosh_session_t *bosh_arena_session_new(bosh_arena_t *a, const uint8_t sid[BOSH_S
     s->serial = serial;
     s->state = BOSH_ST_LIVE;
     memcpy(s->sid, sid, BOSH_SID_BYTES);
+    BOSH_POINT("session-made");
     s->hash_next = *bucket;
     *bucket = i;
     h->nsessions++;
@@ -347,6 +351,7 @@ void bosh_arena_session_free(bosh_arena_t *a, bosh_session_t *s)
     bosh_arena_own(a, s, 0);
     free_chunks(a, s);
     unhash(a, s, i);
+    BOSH_POINT("session-freed");
     if (++s->serial == 0) {
         s->serial = 1;
     }
@@ -445,6 +450,7 @@ void bosh_arena_mail(bosh_arena_t *a, uint32_t peer, uint32_t what, uint32_t tag
         m->what = what;
         m->tag = tag;
         p->mail_n++;
+        BOSH_POINT("mail-put");
     } else {
         p->overflow = 1;
     }

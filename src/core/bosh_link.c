@@ -10,6 +10,7 @@
 
 #include "bosh_answer.h"
 #include "bosh_pace.h"
+#include "bosh_point.h"
 #include "bosh_window.h"
 #include "bosh_undo.h"
 
@@ -116,6 +117,7 @@ apr_status_t bosh_session_up(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
         bosh_answer_touch(a, now, s);
     }
     *done = i;
+    BOSH_POINT("up-appended");
     consume_raw(a, s, rv == APR_SUCCESS ? boundary : ev[i].start, raw_base);
     bosh_answer_deliver(a, s);
     return rv;

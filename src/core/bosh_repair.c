@@ -13,6 +13,8 @@
  */
 #include "bosh_undo.h"
 
+#include "bosh_point.h"
+
 #include <string.h>
 
 #define CHECK(test, text)                                                                          \
@@ -346,6 +348,7 @@ static uint32_t drop_broken(bosh_arena_t *a)
     uint32_t lost = 0;
     bosh_ix i;
 
+    BOSH_POINT("undone");
     for (i = 1; i < h->fresh_session; i++) {
         bosh_session_t *s = bosh_arena_session(a, i);
         if (s->state != BOSH_ST_FREE && (i == spoiled || check_session(a, s) != NULL)) {

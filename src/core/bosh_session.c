@@ -20,6 +20,7 @@
 
 #include "bosh_answer.h"
 #include "bosh_pace.h"
+#include "bosh_point.h"
 #include "bosh_window.h"
 #include "bosh_undo.h"
 
@@ -358,6 +359,7 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
         v->act = BOSH_DO_BUSY;
         return;
     }
+    BOSH_POINT("request-stored");
     slot = bosh_window_slot(a, s, req->rid);
     slot->flags |= BOSH_SLOT_MAILED;
     bosh_pace_arrived(a, now, s, slot);

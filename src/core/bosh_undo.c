@@ -15,6 +15,8 @@
  */
 #include "bosh_undo.h"
 
+#include "bosh_point.h"
+
 #include <string.h>
 
 #define FENCE() __atomic_signal_fence(__ATOMIC_SEQ_CST)
@@ -40,6 +42,7 @@ void bosh_arena_touch(bosh_arena_t *a, const bosh_session_t *s)
     if (++u->section == 0) {
         u->section = 1; /* 0 is that of chunks taken without a busy session */
     }
+    BOSH_POINT("touching");
     FENCE();
     a->h->busy = i;
     FENCE();
@@ -52,6 +55,7 @@ void bosh_arena_commit(bosh_arena_t *a)
     FENCE();
     a->h->busy = 0;
     FENCE();
+    BOSH_POINT("committing");
     u->session = 0;
     if (u->freed != 0) {
         bosh_arena_chunk(a, u->freed_last)->after = a->h->free_chunk;

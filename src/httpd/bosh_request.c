@@ -25,6 +25,7 @@
 #include "bosh_config.h"
 #include "bosh_hold.h"
 #include "bosh_lock.h"
+#include "bosh_point.h"
 #include "bosh_respond.h"
 #include "bosh_session.h"
 
@@ -175,11 +176,13 @@ static int send_stored(request_rec *r, bosh_verdict_t *v)
         v->error = false;
         return bosh_respond_tell(r, v);
     }
+    BOSH_POINT("answer-fetched");
     return bosh_respond_stored(r, v, buf, have);
 }
 
 static int send_verdict(request_rec *r, bosh_verdict_t *v)
 {
+    BOSH_POINT("answer-unsent");
     switch (v->act) {
     case BOSH_DO_SEND:
         return send_stored(r, v);

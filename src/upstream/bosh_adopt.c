@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "bosh_dial.h"
+#include "bosh_point.h"
 #include "bosh_up.h"
 #include "bosh_wire.h"
 #include "bosh_undo.h"
@@ -148,12 +149,14 @@ static void adopt(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
     if (phase != BOSH_LINK_CONNECT) {
         bosh_escrow_park(ss, st); /* while the giver has it in its own, too */
     }
+    BOSH_POINT("heir-parked");
     bosh_lock(ss->lock);
     s = expected(ss, e);
     if (s != NULL) {
         bosh_arena_touch(ss->arena, s);
         s->link.flags &= (uint8_t) ~(BOSH_LINK_TRANSIT | BOSH_LINK_MAILED | BOSH_LINK_KEPT);
         s->link.flags |= st->parked ? BOSH_LINK_KEPT : 0;
+        BOSH_POINT("heir-taking");
         s->link.giver = 0;
         s->link.upstream = row;
         ss->arena->h->count.moved++;
@@ -165,6 +168,7 @@ static void adopt(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
         bosh_stream_free(ss, st);
         return;
     }
+    BOSH_POINT("heir-took");
     bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "taken over with %u bytes half read", (unsigned)raw);
     if (raw > 0) {
         bosh_up_resume(ss, st);
@@ -178,6 +182,7 @@ static void take_message(bosh_streams_t *ss, const bosh_message_t *msg, const in
     char line[160];
     uint32_t i;
 
+    BOSH_POINT("heir-received");
     for (i = 0; i < msg->n; i++) {
         if (i < nfds) {
             adopt(ss, &msg->entry[i], fds[i]);

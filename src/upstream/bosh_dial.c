@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "bosh_down.h"
+#include "bosh_point.h"
 #include "bosh_tcpinfo.h"
 #include "bosh_up.h"
 
@@ -22,8 +23,10 @@ static void established(bosh_streams_t *ss, bosh_stream_t *st)
 
     if (!st->local) {
         taken = bosh_tcpinfo_taken(st->conn.fd);
+        BOSH_POINT("login-connected");
         bosh_escrow_park(ss, st); /* before the record says that there is a stream to rescue */
     }
+    BOSH_POINT("login-parked");
     s = bosh_stream_lock(ss, st);
     if (s == NULL) {
         return;
@@ -36,6 +39,7 @@ static void established(bosh_streams_t *ss, bosh_stream_t *st)
     bosh_stream_unlock(ss);
     st->attempt_at = BOSH_NEVER;
     bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "connected");
+    BOSH_POINT("login-unsaid");
     bosh_down_say(ss, st, ss->buf, n);
 }
 

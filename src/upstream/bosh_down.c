@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bosh_dial.h"
+#include "bosh_point.h"
 #include "bosh_up.h"
 
 /* Writes what the socket takes now, and notes whether to wait for more room or to give up. */
@@ -158,6 +159,7 @@ static bool restart_stream(bosh_streams_t *ss, bosh_stream_t *st)
     bosh_up_rest(ss, st);
     st->restart = false;
     bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "restarting the stream");
+    BOSH_POINT("restart-unsaid");
     bosh_down_say(ss, st, ss->buf, n);
     return true;
 }
@@ -177,6 +179,7 @@ static void close_stream(bosh_streams_t *ss, bosh_stream_t *st)
     bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
     bosh_stream_unlock(ss);
     st->stalled = st->blocked = false;
+    BOSH_POINT("end-unsaid");
     bosh_down_say(ss, st, BOSH_STREAM_END, sizeof(BOSH_STREAM_END) - 1);
     st->said_end = true;
     bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "closing the stream");
@@ -195,6 +198,7 @@ void bosh_down_pump(bosh_streams_t *ss, bosh_stream_t *st)
         }
         if (put > 0) {
             bosh_queue_consume(ss->arena, &s->link.down, put);
+            BOSH_POINT("write-consumed");
             s->link.out += put;
             st->midway = s->link.down.head_open != 0;
             bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
@@ -222,6 +226,7 @@ void bosh_down_pump(bosh_streams_t *ss, bosh_stream_t *st)
             return;
         }
         put = write_some(ss, st, ss->buf, n);
+        BOSH_POINT("written");
         round += put;
         if (put == 0) {
             return;

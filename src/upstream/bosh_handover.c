@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "bosh_point.h"
 #include "bosh_wire.h"
 
 typedef struct parcel_t {
@@ -171,6 +172,7 @@ static bool sign_over(bosh_handover_t *ho, bosh_stream_t **list, uint32_t n, con
         s->link.giver = ho->me;
         s->link.flags &= (uint8_t)~BOSH_LINK_MAILED; /* the next hint is for the heir */
         s->link.flags |= BOSH_LINK_TRANSIT;
+        BOSH_POINT("giver-signing");
         __atomic_signal_fence(__ATOMIC_SEQ_CST);
         bosh_arena_own(ho->arena, s, to->peer);
     }
@@ -262,11 +264,13 @@ static bool give_batch(bosh_handover_t *ho, const choice_t *to)
         bosh_stream_rest(ho->ss, list[i]);
     }
     sent = sign_over(ho, list, n, to);
+    BOSH_POINT("giver-signed");
     if (sent && !send_off(ho, list, n, to->peer)) {
         recall_all(ho, list, n); /* its socketpair is full, or too many descriptors are in flight */
         ho->resend_at = ho->ss->now + BOSH_RESEND_TIME;
         sent = false;
     }
+    BOSH_POINT("giver-sent");
     if (sent) {
         note_given(ho, list, n, to);
     }

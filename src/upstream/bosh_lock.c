@@ -17,6 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bosh_point.h"
+
 _Static_assert(sizeof(pthread_mutex_t) <= BOSH_LOCK_SPACE,
                "the mutex fits its place in the header");
 
@@ -60,6 +62,7 @@ static void take_over(bosh_lock_t *l)
 
     l->lost += bosh_arena_repair(l->arena);
     l->repaired = true;
+    BOSH_POINT("repaired");
     rv = pthread_mutex_consistent(
         mutex_of(l->arena)); /* last: who dies before it leaves the repair to the next */
     if (rv != 0) {
@@ -92,6 +95,7 @@ static void wake(int fd)
     static const uint64_t one = 1;
     ssize_t n;
 
+    BOSH_POINT("unlocked");
     do {
         n = write(fd, &one, sizeof(one));
     } while (n < 0 && errno == EINTR);
@@ -131,6 +135,7 @@ void bosh_unlock(bosh_lock_t *l)
     if (wakers != NULL) {
         a->h->count.wakes += all ? wakers->n : n;
     }
+    BOSH_POINT_CHECK(a);
     bosh_arena_commit(a);
     rv = pthread_mutex_unlock(mutex_of(a));
     if (rv != 0) {

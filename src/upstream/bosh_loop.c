@@ -20,6 +20,7 @@
 #include "bosh_drain.h"
 #include "bosh_handover.h"
 #include "bosh_peer.h"
+#include "bosh_point.h"
 #include "bosh_stream.h"
 
 #define MAIL_MAX   256
@@ -255,7 +256,9 @@ static void shut_down(bosh_loop_t *l)
     }
     (void)take_mail(l); /* those of our own held requests that are still there */
     bosh_streams_abandon(l->streams);
+    BOSH_POINT("leaving");
     bosh_escrow_close(l->streams);
+    BOSH_POINT("emptied");
     bosh_peers_leave(l->peers, l->now);
     report(l, n);
 }
@@ -482,6 +485,7 @@ static void await_end(bosh_loop_t *l, bool forced)
 
 apr_status_t bosh_loop_retire(bosh_loop_t *loop)
 {
+    BOSH_POINT("exit");
     if (loop->running && is_set(&loop->draining)) {
         set(&loop->stopping);
         bosh_loop_kick(loop);

@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "bosh_point.h"
 #include "bosh_rescue.h"
 #include "bosh_wire.h"
 
@@ -229,10 +230,12 @@ static void clear_up(bosh_peers_t *ps, apr_time_t now, uint32_t peer)
     if (!mine) {
         return;
     }
+    BOSH_POINT("clearing-up");
     if (ps->streams != NULL) {
         rescued = bosh_rescue(ps->streams, peer);
     }
     lost = inherit(ps, now, peer, ps->me);
+    BOSH_POINT("cleared-up");
     discard(ps, peer);
     free_peer(ps, peer, serial);
     snprintf(line, sizeof(line),
@@ -333,6 +336,7 @@ apr_status_t bosh_peers_join(bosh_peers_t *ps, apr_time_t now, uint32_t *me)
         }
         bosh_unlock(ps->lock);
         if (ps->me != 0) {
+            BOSH_POINT("joining");
             adopt_orphans(ps, now);
             announce(ps);
             *me = ps->me;

@@ -18,6 +18,7 @@
 #include "bosh_adopt.h"
 #include "bosh_dial.h"
 #include "bosh_down.h"
+#include "bosh_point.h"
 #include "bosh_tcpinfo.h"
 #include "bosh_up.h"
 #include "bosh_undo.h"
@@ -83,6 +84,7 @@ static bool take(bosh_streams_t *ss, bosh_stream_t *st, bosh_session_t *s, uint6
     s->link.flags |= st->parked ? BOSH_LINK_KEPT : 0;
     s->link.giver = 0;
     s->armed = BOSH_NEVER;
+    BOSH_POINT("rescue-taking");
     bosh_arena_own(ss->arena, s, ss->me);
     bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
     ss->arena->h->count.rescued++;
@@ -128,6 +130,7 @@ static bool rescue(bosh_streams_t *ss, const bosh_kept_t *k, int fd, uint32_t de
     if (st == NULL) {
         return false;
     }
+    BOSH_POINT("rescue-parked");
     bosh_lock(ss->lock);
     s = orphaned(ss, k, dead);
     sure = s != NULL && sure && take(ss, st, s, in, out, text, &n);
@@ -141,6 +144,7 @@ static bool rescue(bosh_streams_t *ss, const bosh_kept_t *k, int fd, uint32_t de
         bosh_stream_free(ss, st);
         return false;
     }
+    BOSH_POINT("rescue-took");
     bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "rescued with %u bytes half read", (unsigned)raw);
     if (n > 0) {
         bosh_down_say(ss, st, text, n);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bosh_down.h"
+#include "bosh_point.h"
 
 #define FIRST_READ 2048 /* most reads find one small stanza: do not take chunks for more */
 #define MAX_RUNS   24
@@ -277,6 +278,7 @@ static bool commit(bosh_streams_t *ss, bosh_stream_t *st, size_t got, bosh_slice
         return false;
     }
     bosh_bytes_commit(ss->arena, &s->link.raw, got);
+    BOSH_POINT("read-committed");
     s->link.in += got;
     while (*nrun < MAX_RUNS && off < s->link.raw.len) {
         run[*nrun].p = bosh_bytes_run(ss->arena, &s->link.raw, off, &run[*nrun].n);
@@ -389,6 +391,7 @@ bool bosh_up_pump(bosh_streams_t *ss, bosh_stream_t *st)
         rv = st->conn.ops->readv(&st->conn, iov, n, &got);
         BOSH_STAT_ADD(ss, reads, 1);
         BOSH_STAT_ADD(ss, bytes_in, got);
+        BOSH_POINT("read");
         if (!digest(ss, st, got)) {
             return false;
         }

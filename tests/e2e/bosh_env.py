@@ -28,6 +28,7 @@ Environment:
 """
 
 import contextlib
+import functools
 import grp
 import os
 import pwd
@@ -126,6 +127,14 @@ def stands_still(pid):
     return all(line.rsplit(")", 1)[1].split()[0] in "Tt" for line in lines)
 
 
+def process_state(task):
+    """R, S, T, Z, ... of a process or thread, by its directory in /proc; None: it is gone."""
+    try:
+        return (Path(task) / "stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return None
+
+
 def tcp_inodes(local_port, remote_port=None, closing=False):
     """Inodes of the TCP sockets with this local port (and remote port); closing: those the peer has closed."""
     found = set()
@@ -169,6 +178,16 @@ def make_certificate(directory):
     return cert, key
 
 
+@functools.cache
+def points_module():
+    """The module with the points at which its processes can be killed, made if need be."""
+    made = subprocess.run(["make", "-s", "points", "SANITIZE=" + os.environ.get("BOSH_SANITIZE", "")], cwd=ROOT,
+                          env={k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")},
+                          capture_output=True, text=True)
+    assert made.returncode == 0, f"make points failed:\n{made.stdout}{made.stderr}"
+    return ROOT / "build" / os.environ.get("BOSH_SANITIZE", "") / "points" / "mod_bosh.so"
+
+
 class Httpd:
     """One private httpd.
 
@@ -180,26 +199,30 @@ class Httpd:
     docroot      document root (default: one of its own with index.html)
     tls          also listens on tls_port, in a virtual host (tls_lines: more lines for it); h2: HTTP/2 by prior knowledge and ALPN
     handler      False leaves out the Location of the module
+    nofile       limit of open files, soft and hard
+    points       loads the module whose processes can be killed at named points (bosh_point.h): see arm()
     """
 
     all = []  # servers that run, for the log check after each test
 
     def __init__(self, mpm="event", children=3, threads=32, upstreams=(), directives="", vhost="", location="",
                  docroot=None, tls=False, h2=False, handler=True, log_level="info bosh:debug", modules=(),
-                 port=None, name=None, max_spare=None, tls_lines=(), polling=0):
+                 port=None, name=None, max_spare=None, tls_lines=(), polling=0, nofile=None, points=False):
         self.mpm, self.threads = mpm, threads
         self.children_wanted = 1 if VALGRIND else children
         self.upstreams, self.directives, self.vhost, self.location = upstreams, directives, vhost, location
         self.tls, self.h2, self.handler, self.log_level, self.modules = tls, h2, handler, log_level, modules
-        self.max_spare, self.tls_lines, self.polling = max_spare, tls_lines, polling
+        self.max_spare, self.tls_lines, self.polling, self.nofile = max_spare, tls_lines, polling, nofile
         self.dir = private_dir(name or mpm)
         self.port = port or free_port()
         self.tls_port = free_port() if tls else None
+        self.points = self._points_dir() if points else None
         self.docroot = Path(docroot) if docroot else self._own_docroot()
         self.error_log = self.dir / "error.log"
         self.access_log = self.dir / "access.log"
         self.conf = self.dir / "httpd.conf"
         self.process = None
+        self.orphans = None  # the children of a parent that was killed
         self.secrets = set()  # strings that must not be in any log: the session ids (B-103)
         self._expected, self._log_pos = [], 0
 
@@ -210,6 +233,12 @@ class Httpd:
         root.mkdir()
         (root / "index.html").write_text("<!DOCTYPE html><title>plain</title><p>plain page</p>\n")
         return root
+
+    def _points_dir(self):
+        directory = self.dir / "points"
+        directory.mkdir()
+        directory.chmod(0o777)  # the children remove files from it
+        return directory
 
     def _mpm_conf(self):
         n, t = self.children_wanted, self.threads
@@ -233,7 +262,7 @@ class Httpd:
         out = [f"ServerRoot {self.dir}", f"DefaultRuntimeDir {self.dir}", f"PidFile {self.dir}/httpd.pid",
                "ServerName localhost", f"Listen 127.0.0.1:{self.port}"]
         out += [f"LoadModule {n}_module {libexec}/mod_{n}.so" for n in names]
-        out.append(f"LoadModule bosh_module {MODULE}")
+        out.append(f"LoadModule bosh_module {points_module() if self.points else MODULE}")
         if os.getuid() == 0:
             # Children do not run as root: what they may not do must show up here.
             user = pwd.getpwnam("www-data")
@@ -275,6 +304,8 @@ class Httpd:
 
     def _environment(self):
         env = dict(os.environ)
+        if self.points:
+            env["BOSH_POINT_DIR"] = str(self.points)
         if PRELOAD:
             env["LD_PRELOAD"] = PRELOAD
             for name in ("ASAN", "UBSAN", "TSAN"):
@@ -293,6 +324,8 @@ class Httpd:
             command = ["valgrind", "--quiet", "--vgdb=no", "--leak-check=full", "--show-leak-kinds=definite",
                        "--errors-for-leak-kinds=definite", "--num-callers=30", f"--log-file={self.dir}/vg.%p",
                        APACHE, "-f", self.conf, "-X"]
+        if self.nofile:
+            command = ["prlimit", f"--nofile={self.nofile}:{self.nofile}", "--", *command]
         self._stderr = open(self.dir / "stderr.log", "wb")
         self.process = subprocess.Popen(WITH_US + command, env=self._environment(), cwd=self.dir,
                                         stdin=subprocess.DEVNULL, stdout=self._stderr, stderr=self._stderr,
@@ -382,6 +415,8 @@ class Httpd:
             return []
         if VALGRIND:
             return [self.process.pid]
+        if self.orphans is not None:
+            return [pid for pid in self.orphans if process_state(f"/proc/{pid}") not in (None, "Z")]
         return sorted(int(p) for p in os.listdir("/proc") if p.isdigit() and proc_ppid(p) == self.process.pid)
 
     def rss_kb(self):
@@ -393,7 +428,10 @@ class Httpd:
         return total
 
     def threads_of(self, pid):
-        return len(os.listdir(f"/proc/{pid}/task"))
+        try:
+            return len(os.listdir(f"/proc/{pid}/task"))
+        except OSError:  # gone
+            return 0
 
     def fds_of(self, pid):
         return len(os.listdir(f"/proc/{pid}/fd"))
@@ -462,6 +500,24 @@ class Httpd:
         assert pid in self.children(), f"{pid} is no child of this httpd"
         self.expect_log(rf"AH00052: child pid {pid} exit signal Killed")
         os.kill(pid, signal.SIGKILL)
+
+    def kill_parent(self):
+        """SIGKILL for the parent alone. Its children go on; the test ends them."""
+        self.orphans = self.children()
+        self.process.kill()
+        self.process.wait()
+        self.forget()
+
+    def arm(self, point):
+        """The next process that comes to this point kills itself there."""
+        (self.points / point).touch()
+
+    def armed(self, point):
+        return (self.points / point).exists()
+
+    def disarm(self):
+        for path in self.points.iterdir():
+            path.unlink(missing_ok=True)
 
     # ---- addresses ----
 

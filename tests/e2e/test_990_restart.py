@@ -18,11 +18,30 @@ STOP = 7  # seconds: httpd kills children that do not end after ten
 GAVE = re.compile(r"gave (\d+) streams to (\d+) peers in (\d+) ms, (\d+) came back")
 
 
+def insist(send, patience=20):
+    """(answer, how often it was sent again): what send() sends is sent again, as clients do, when its connection
+    breaks or nothing comes for so long."""
+    deadline = time.monotonic() + 30 * SLOW
+    repeats = 0
+    while time.monotonic() < deadline:
+        try:
+            exchange = send()
+            exchange.event.wait(patience)
+        except OSError:
+            time.sleep(0.02)  # between two generations nobody accepts
+            continue
+        if exchange.result:
+            return exchange.answer(), repeats
+        repeats += 1
+        time.sleep(0.02)
+    raise AssertionError("no answer within 30 s")
+
+
 class Traffic:
     """Sessions that all talk at once, both ways, numbered; a thread for each client, one for the server."""
 
-    def __init__(self, client, stub, n, pause=0.05, wait=5):
-        self.client, self.stub, self.pause = client, stub, pause
+    def __init__(self, client, stub, n, pause=0.05, wait=5, patience=20):
+        self.client, self.stub, self.pause, self.patience = client, stub, pause, patience
         self.sessions = [client.login(stub, f"u{i}", wait=wait) for i in range(n)]
         self.sent, self.got = [[] for _ in range(n)], [[] for _ in range(n)]
         self.pushed = [0] * n
@@ -40,25 +59,14 @@ class Traffic:
             self.errors.append((args, repr(err)[:600]))
 
     def _answer(self, session, payload):
-        """The answer to the next request; sent again, as clients do, when its connection breaks."""
+        """The answer to the next request."""
         session.rid += 1
-        deadline = time.monotonic() + 30 * SLOW
         start = time.monotonic()
-        while time.monotonic() < deadline:
-            try:
-                exchange = session.send(session.rid, payload)
-                exchange.event.wait(20)
-            except OSError:
-                time.sleep(0.02)  # between two generations nobody accepts
-                continue
-            if exchange.result:
-                self.slowest = max(self.slowest, time.monotonic() - start)
-                answer = exchange.answer()
-                assert answer.attr("type") is None, f"the session ended: {answer}"
-                return answer
-            self.repeats += 1
-            time.sleep(0.02)
-        raise AssertionError("no answer within 30 s")
+        answer, repeats = insist(lambda: session.send(session.rid, payload), self.patience)
+        assert answer.attr("type") is None, f"the session ended: {answer}"
+        self.slowest = max(self.slowest, time.monotonic() - start)
+        self.repeats += repeats
+        return answer
 
     def _talk(self, i):
         session, _ = self.sessions[i]
