@@ -34,7 +34,7 @@ static bosh_loop_t *loop; /* this child's; NULL: it cannot serve */
 typedef struct peer_t {
     uint32_t index;
     uint32_t state;
-    uint64_t pid, generation, streams, held, mailbox;
+    uint64_t pid, generation, streams, parked, held, mailbox;
     uint64_t heartbeat; /* age, ms */
 } peer_t;
 
@@ -113,6 +113,7 @@ static void scan_peers(snap_t *snap, bosh_lock_t *lock)
             to->pid = from->pid;
             to->generation = from->generation;
             to->streams = from->streams;
+            to->parked = __atomic_load_n(&from->parked, __ATOMIC_RELAXED);
             to->mailbox = from->mail_n;
             to->heartbeat =
                 now > from->heartbeat ? (uint64_t)apr_time_as_msec(now - from->heartbeat) : 0;
@@ -280,6 +281,9 @@ static const struct {
      offsetof(peer_t, generation)},
     {"streams", "Streams", "bosh_peer_streams", "Sessions whose stream it has.",
      offsetof(peer_t, streams)},
+    {"parked", "Descriptors in escrow", "bosh_peer_escrow_descriptors",
+     "Duplicates of streams in its escrow, those of ended streams included.",
+     offsetof(peer_t, parked)},
     {"held", "Requests held", "bosh_peer_held_requests", "Requests it holds.",
      offsetof(peer_t, held)},
     {"mailbox", "Messages waiting", "bosh_peer_mailbox_messages",

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions outlive the child that owns their stream, killed without warning."""
 
+import json
 import os
 import random
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import xmltool as X
 from bosh_env import VALGRIND, wait_for
 from client import TB
-from test_990_restart import Traffic
+from test_990_restart import Traffic, insist
 
 pytestmark = pytest.mark.skipif(VALGRIND, reason="one process under valgrind")
 
@@ -85,6 +87,16 @@ def test_children_killed_on_prefork(httpd, stub):
     kill_under_traffic(server, stub, 6, 3)
 
 
+def kill_any(server):
+    while True:
+        victim = random.choice(server.children())
+        try:
+            os.kill(victim, signal.SIGKILL)
+            return victim
+        except ProcessLookupError:
+            pass  # it has just ended by itself
+
+
 @pytest.mark.limit(120)
 def test_killed_in_the_middle_of_a_restart(httpd, stub):
     """A random child of either generation, at a random moment of the hand-over."""
@@ -99,8 +111,7 @@ def test_killed_in_the_middle_of_a_restart(httpd, stub):
         old = server.children()
         server.process.send_signal(signal.SIGUSR1)
         time.sleep(random.uniform(0.05, 0.15))  # whatever it hits: that is the test
-        victim = random.choice(server.children())
-        os.kill(victim, signal.SIGKILL)
+        victim = kill_any(server)
         wait_for(lambda: not {victim, *old} & set(server.children()), 20, "the old children end")
         wait_for(lambda: len(server.children()) >= 2, 10, "there are new ones")
         assert not traffic.errors, traffic.errors[:3]
@@ -146,4 +157,68 @@ def test_an_ended_stream_is_closed_although_it_is_parked(httpd, stub):
         assert upstream.wait_bodies(1) == ["hello"]
         session.terminate()
         upstream.wait_closed()
+    client.close()
+
+
+def connections_to(port):
+    """TCP connections of this machine to this port that are more than a memory of the kernel's."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    fields = [line.split() for line in lines]
+    return sum(int(f[2].rsplit(":", 1)[1], 16) == port and f[3] != "06" for f in fields)  # TIME_WAIT
+
+
+def test_an_ended_stream_is_closed_after_rescues(httpd, stub):
+    """Each stream has been parked by several children, all of them dead."""
+    server = httpd(children=3, upstreams=[stub.upstream()])
+    client = server.client()
+    sessions = [client.login(stub) for _ in range(15)]
+    for _ in range(2):
+        kill_owner(server, sessions[0][1])
+    for _, upstream in sessions[:5]:
+        upstream.end_stream()
+        upstream.wait_end()
+        upstream.close()
+    server.kill_child(server.owner_of(sessions[5][1].peer_port))
+    for session, _ in sessions[5:]:  # some of them before anybody clears up after their owner
+        insist(lambda s=session: s.send(s.rid + 1, type="terminate"))
+    for session, upstream in sessions[5:]:
+        upstream.wait_closed()
+        assert upstream.ended, "the stream was not closed properly"
+    wait_for(lambda: connections_to(stub.port) == 0, 10, "nobody has an end of them")
+    for session, _ in sessions:
+        session.over = True
+    wait_for(lambda: len(deaths(server)) == 3, 10, "somebody clears up")
+    assert sum(lost for _, lost in deaths(server)) == 0
+    client.close()
+
+
+@pytest.mark.limit(120)
+def test_more_streams_than_may_be_parked(httpd, stub):
+    """Four fifths of the limit of open files may be parked. What goes beyond is reported, and lost with its child."""
+    # The kernel counts what is parked by all processes of a user: one of its own, as far as that can be had.
+    server = httpd(children=1, threads=16, upstreams=[stub.upstream()], nofile=620,
+                   directives='<Location "/bosh-status">\n  SetHandler bosh-status\n</Location>\n'
+                   + "User nobody\n" * (os.getuid() == 0))
+    client = server.client()
+    server.expect_log(r"BH207: ")
+    sessions = [client.start(stub) for _ in range(510)]
+    wait_for(lambda: any("BH207: " in line for line in server.log_lines()), 5, "a report")
+    page = client.request("GET", "/bosh-status?format=json")
+    parked = sum(peer["parked"] for peer in json.loads(page.body)["peers"])
+    assert 0 < parked <= 620 * 8 // 10
+    server.expect_log(r"BH204: ")
+    kill_owner(server, sessions[0][1])
+    (rescued, lost), = deaths(server)
+    assert rescued + lost == len(sessions) and rescued >= parked and lost > 0, (parked, rescued, lost)
+    wait_for(lambda: len(stub.live()) == rescued, 5, "the others are closed")
+    gone = [s for s, u in sessions if u not in stub.live()]
+    TB(gone[0].next(), "remote-connection-failed")
+    session, upstream = next((s, u) for s, u in sessions if s not in gone)
+    session.send_next(X.message("still"))
+    assert upstream.wait_bodies(1) == ["still"]
+    upstream.send_message("here")
+    assert session.texts(1) == ["here"]
+    session.terminate()
+    for session, _ in sessions:
+        session.over = True
     client.close()
