@@ -171,6 +171,20 @@ valgrind-e2e: $(MODULE) web ## a selection of them with httpd under valgrind
 	@$(NEED) extra
 	@$(E2E_ENV) BOSH_VALGRIND=1 $(RUN_TESTS) e2e -m valgrind $(PYTEST_ARGS)
 
+# --- measuring -----------------------------------------------------------------------------------
+
+BENCH_SRC := $(sort $(wildcard bench/*.c))
+LOAD := build/bench/bosh-load
+
+$(LOAD): $(BENCH_SRC) $(wildcard bench/*.h) Makefile
+	@mkdir -p $(@D)
+	@echo "LINK  $@"
+	@$(CC) -O2 -g -std=gnu99 -D_GNU_SOURCE $(WARN) -o $@ $(BENCH_SRC)
+
+.PHONY: bench-restart
+bench-restart: $(MODULE) $(LOAD) ## what clients notice of restarts and crashes (QUICK=1, SCENARIO=name)
+	@BOSH_MODULE='$(BOSH_MODULE)' QUICK='$(QUICK)' SCENARIO='$(SCENARIO)' $(PYTHON) bench/restart.py
+
 # --- everything ----------------------------------------------------------------------------------
 
 .PHONY: deps check lint conformance

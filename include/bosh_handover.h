@@ -40,7 +40,8 @@ bool bosh_handover_done(const bosh_handover_t *ho);
 /* When bosh_handover_give() has something to do of its own accord; BOSH_NEVER. */
 apr_time_t bosh_handover_next(const bosh_handover_t *ho);
 
-/* One line for the log about what was given away; false: nothing was. */
+/* One line for the log about what was given away, 256 bytes at most; false: nothing was. The pause of a stream is the
+ * time from our last look at its socket to the moment when we hear that the heir has it, in microseconds. */
 bool bosh_handover_report(const bosh_handover_t *ho, char *line, size_t size);
 
 #endif

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "bosh_clock.h"
 #include "bosh_point.h"
 #include "bosh_wire.h"
 
@@ -19,6 +20,7 @@ typedef struct parcel_t {
     bosh_ix index;
     uint32_t serial, transfer;
     uint32_t to, to_serial; /* the heir */
+    apr_time_t since;       /* we stopped polling it */
 } parcel_t;
 
 struct bosh_handover_t {
@@ -36,6 +38,8 @@ struct bosh_handover_t {
     apr_time_t avoid_at;  /* some peer is left alone until then */
     apr_time_t began, ended;
     uint32_t gave, back;
+    uint32_t *pause; /* us that each stream was polled by nobody; NULL: none yet, or no memory */
+    uint32_t npause;
 };
 
 bosh_handover_t *bosh_handover_create(const bosh_loop_cfg_t *cfg, bosh_streams_t *ss)
@@ -65,6 +69,7 @@ void bosh_handover_destroy(bosh_handover_t *ho)
 {
     free(ho->avoid);
     free(ho->served);
+    free(ho->pause);
     free(ho);
 }
 
@@ -235,11 +240,13 @@ static void recall_all(bosh_handover_t *ho, bosh_stream_t **list, uint32_t n)
     bosh_unlock(ho->lock);
 }
 
-static void note_given(bosh_handover_t *ho, bosh_stream_t **list, uint32_t n, const choice_t *to)
+static void note_given(bosh_handover_t *ho, bosh_stream_t **list, uint32_t n, const choice_t *to,
+                       apr_time_t since)
 {
     for (uint32_t i = 0; i < n; i++) {
         if (list[i]->given) {
-            parcel_t p = {list[i]->index, list[i]->serial, list[i]->transfer, to->peer, to->serial};
+            parcel_t p = {list[i]->index, list[i]->serial, list[i]->transfer,
+                          to->peer,       to->serial,      since};
             ho->parcel[ho->nparcels++] = p;
             ho->gave++;
         }
@@ -252,6 +259,7 @@ static bool give_batch(bosh_handover_t *ho, const choice_t *to)
 {
     bosh_stream_t *list[BOSH_BATCH];
     uint32_t n = collect(ho, list);
+    apr_time_t since = bosh_clock_now();
     bool sent;
 
     if (n == 0) {
@@ -272,7 +280,7 @@ static bool give_batch(bosh_handover_t *ho, const choice_t *to)
     }
     BOSH_POINT("giver-sent");
     if (sent) {
-        note_given(ho, list, n, to);
+        note_given(ho, list, n, to, since);
     }
     for (uint32_t i = 0; i < n; i++) {
         if (!sent || !list[i]->given) {
@@ -302,11 +310,23 @@ static fate_t judge(bosh_handover_t *ho, const parcel_t *p)
                                                                                         : TAKEN;
 }
 
+/* Until we hear of it, which is a little later than the heir has it. */
+static void note_taken(bosh_handover_t *ho, const parcel_t *p, apr_time_t now)
+{
+    if (ho->pause == NULL) {
+        ho->pause = calloc(ho->ss->ntable, sizeof(*ho->pause));
+    }
+    if (ho->pause != NULL && ho->npause < ho->ss->ntable) {
+        ho->pause[ho->npause++] = (uint32_t)(now - p->since);
+    }
+}
+
 /* Looks after what is under way. */
 static void review(bosh_handover_t *ho)
 {
     fate_t fate[BOSH_WINDOW];
     uint32_t n = ho->nparcels, left = 0;
+    apr_time_t now = bosh_clock_now();
 
     if (n == 0) {
         return;
@@ -329,7 +349,10 @@ static void review(bosh_handover_t *ho)
             ho->avoid[p.to] = ho->ss->now + BOSH_RETURN_TIME;
             ho->avoid_at = ho->avoid[p.to];
             bosh_stream_look(ho->ss, p.index, p.serial);
-        } else if (st != NULL && st->serial == p.serial && st->given) {
+            continue;
+        }
+        note_taken(ho, &p, now);
+        if (st != NULL && st->serial == p.serial && st->given) {
             bosh_stream_free(ho->ss, st);
         }
     }
@@ -364,17 +387,32 @@ apr_time_t bosh_handover_next(const bosh_handover_t *ho)
     return ho->avoid_at > now ? ho->avoid_at : BOSH_NEVER;
 }
 
+static int compare(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
 bool bosh_handover_report(const bosh_handover_t *ho, char *line, size_t size)
 {
     apr_time_t end = ho->ended != 0 ? ho->ended : ho->ss->now;
-    uint32_t peers = 0;
+    uint32_t peers = 0, n = ho->npause;
+    const uint32_t *pause = ho->pause;
+    int len;
 
     for (uint32_t i = 1; i <= ho->npeers; i++) {
         peers += ho->served[i];
     }
-    snprintf(line, size,
-             "peer %u (generation %u) gave %u streams to %u peers in %d ms, %u came back", ho->me,
-             ho->cfg->generation, ho->gave - ho->back, peers, (int)((end - ho->began) / 1000),
-             ho->back);
+    len = snprintf(line, size,
+                   "peer %u (generation %u) gave %u streams to %u peers in %d ms, %u came back",
+                   ho->me, ho->cfg->generation, ho->gave - ho->back, peers,
+                   (int)((end - ho->began) / 1000), ho->back);
+    if (n > 0 && len > 0 && (size_t)len < size) {
+        qsort(ho->pause, n, sizeof(*pause), compare);
+        snprintf(line + len, size - (size_t)len,
+                 "; pause of a stream %u us (half of them), %u us (99 in 100), %u us (longest)",
+                 pause[n / 2], pause[(uint64_t)n * 99 / 100], pause[n - 1]);
+    }
     return ho->gave > 0;
 }

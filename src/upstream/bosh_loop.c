@@ -228,7 +228,7 @@ static bool may_end(bosh_loop_t *l)
 
 static void report(bosh_loop_t *l, uint32_t ended)
 {
-    char line[160];
+    char line[320];
 
     if (l->handover != NULL && bosh_handover_report(l->handover, line, sizeof(line))) {
         say(l, BOSH_LOG_INFO, line);

@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Options, event loop, timers, commands on standard input, the report on standard output (a JSON object a
+ * line). Everything runs on this one thread. `bosh-load --help` says how to use it.
+ */
+#include "load.h"
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+load_t load = {
+    .opt = {
+        .rate = 1, .guests_talk = true, .wait = 20, .idle_wait = 60, .window = 1, .at_once = 32}};
+
+/* ---- messages counted ---- */
+
+void flow_arrive(session_t *s, flow_t *f, bool up, uint32_t number, int64_t sent_at)
+{
+    int64_t took = now_us() - sent_at;
+
+    if (number >= f->next) { /* those between are missing, until they come late */
+        uint32_t step = number + 1 - f->next;
+        f->missing = (step < 64 ? f->missing << step : 0) |
+                     (((UINT64_C(1) << (step < 64 ? step : 63)) - 1) & ~UINT64_C(1));
+        f->next = number + 1;
+    } else {
+        uint32_t back = f->next - 1 - number;
+        if (back < 64 && (f->missing >> back & 1)) {
+            f->missing &= ~(UINT64_C(1) << back);
+            load.count.disordered++;
+            complain("s%u.%u: message %u (%s) is out of order", s->index, s->gen, number,
+                     up ? "up" : "down");
+        } else {
+            load.count.doubled++;
+            complain("s%u.%u: message %u (%s) came twice", s->index, s->gen, number,
+                     up ? "up" : "down");
+            return;
+        }
+    }
+    f->got++;
+    load.count.up += up;
+    load.count.down += !up;
+    hist_add(up ? &load.up : &load.down, took);
+    if (load.mark != 0 && now_us() > load.mark &&
+        sent_at < load.mark + (int64_t)(load.opt.window * SECOND)) {
+        hist_add(up ? &load.window_up : &load.window_down, took);
+        f->worst = took > f->worst ? took : f->worst;
+    }
+}
+
+void flow_receive(session_t *s, bool up, const xml_t *message)
+{
+    const char *text = xml_after(message, "<body>");
+    unsigned index, gen, number;
+    long long at;
+    char line[96], direction;
+    size_t n = text != NULL ? message->n - (size_t)(text - message->p) : 0;
+
+    n = n < sizeof(line) - 1 ? n : sizeof(line) - 1;
+    memcpy(line, text != NULL ? text : "", n);
+    line[n] = '\0';
+    if (sscanf(line, "%c %u %u %u %lld", &direction, &index, &gen, &number, &at) != 5 ||
+        direction != (up ? 'U' : 'D') || index != s->index || gen != s->gen) {
+        load.count.misrouted++;
+        complain("s%u.%u got what is not its own: %.*s", s->index, s->gen, (int)message->n,
+                 message->p);
+        return;
+    }
+    flow_arrive(s, up ? &s->up : &s->down, up, number, at);
+}
+
+static uint64_t under_way(const session_t *s)
+{
+    return (uint64_t)(s->up.sent - s->up.got) + (s->down.sent - s->down.got);
+}
+
+/* ---- sessions ---- */
+
+static uint32_t wanted, started; /* talkers and idlers */
+static clock_timer_t guests_timer;
+static uint64_t guests_started;
+
+static session_t *new_session(void)
+{
+    load.sessions = grown(load.sessions, (load.nsessions + 1) * sizeof(*load.sessions));
+    load.sessions[load.nsessions] = calloc(1, sizeof(session_t));
+    if (load.sessions[load.nsessions] == NULL) {
+        abort();
+    }
+    return load.sessions[load.nsessions++];
+}
+
+static void start_some(void)
+{
+    while (started < wanted && load.logging_in < (uint32_t)load.opt.at_once) {
+        session_t *s = new_session();
+        load.logging_in++;
+        client_start(s, load.nsessions - 1, started < (uint32_t)load.opt.talkers ? TALKER : IDLER);
+        started++;
+    }
+}
+
+static void start_guest(void)
+{
+    uint32_t i = wanted;
+
+    while (i < load.nsessions && load.sessions[i]->phase != OVER) {
+        i++;
+    }
+    if (i == load.nsessions) {
+        (void)new_session();
+    }
+    load.guests++;
+    guests_started++;
+    client_start(load.sessions[i], i, GUEST);
+}
+
+static void guests_due(clock_timer_t *t)
+{
+    const options_t *o = &load.opt;
+
+    if (load.stopping || started < wanted || load.live < wanted) {
+        return;
+    }
+    if (o->parallel > 0) {
+        while (load.guests < (uint32_t)o->parallel && guests_started < (uint64_t)o->logins) {
+            start_guest();
+        }
+    } else if (o->guests > 0) {
+        if (load.guests < 1000) {
+            start_guest();
+        }
+        timer_set(t, now_us() + (int64_t)(SECOND / o->guests));
+    }
+}
+
+static void say_ready(void)
+{
+    printf("{\"event\": \"ready\", \"live\": %u}\n", load.live);
+    timer_set(&guests_timer, now_us());
+}
+
+void load_live(session_t *s)
+{
+    load.count.logins++;
+    if (s->kind != GUEST) {
+        load.logging_in--;
+        load.live++;
+        start_some();
+        if (load.live == wanted) {
+            say_ready();
+        }
+    }
+}
+
+void load_lost(session_t *s, const char *why)
+{
+    load.count.lost_sessions++;
+    complain("s%u.%u: LOST in phase %d: %s", s->index, s->gen, (int)s->phase, why);
+}
+
+void load_over(session_t *s)
+{
+    if (s->ended && under_way(s) > 0) {
+        load.count.lost_with_session += under_way(s);
+        s->up.sent = s->up.got;
+        s->down.sent = s->down.got;
+    }
+    if (s->kind == GUEST) {
+        load.guests--;
+        if (load.opt.parallel > 0) {
+            timer_set(&guests_timer, now_us());
+        }
+    }
+}
+
+/* ---- the end ---- */
+
+static int64_t stop_at; /* the latest */
+static uint32_t leaving;
+static clock_timer_t stop_timer;
+
+static void report(const char *event);
+
+static void finish_up(void)
+{
+    const counts_t *c = &load.count;
+
+    report("end");
+    fflush(stdout);
+    exit(c->lost_sessions + c->lost + c->lost_with_session + c->doubled + c->disordered +
+                     c->misrouted + c->http_errors + c->hung >
+                 0
+             ? 1
+             : 0);
+}
+
+/* First all that is under way arrives, then everybody leaves, a few at a time. */
+static void stop_step(clock_timer_t *t)
+{
+    uint64_t open = 0, here = 0;
+
+    for (uint32_t i = 0; i < load.nsessions; i++) {
+        session_t *s = load.sessions[i];
+        open += s->phase != OVER && under_way(s) > 0;
+        here += s->phase != OVER;
+    }
+    if (leaving == 0 && open > 0 && now_us() < stop_at) {
+        timer_set(t, now_us() + 20000);
+        return;
+    }
+    if (leaving == 0) {
+        for (uint32_t i = 0; i < load.nsessions; i++) {
+            load.count.lost += under_way(load.sessions[i]);
+            if (under_way(load.sessions[i]) > 0) {
+                complain("s%u: up %u of %u, down %u of %u arrived", i, load.sessions[i]->up.got,
+                         load.sessions[i]->up.sent, load.sessions[i]->down.got,
+                         load.sessions[i]->down.sent);
+            }
+        }
+        stop_at = now_us() + 20 * SECOND;
+    }
+    if (here == 0 || (leaving >= load.nsessions && now_us() > stop_at)) {
+        if (here > 0) {
+            complain("%llu sessions did not leave", (unsigned long long)here);
+        }
+        finish_up();
+    }
+    for (int n = 0; n < 20 && leaving < load.nsessions; n++) {
+        session_t *s = load.sessions[leaving++];
+        if (s->phase == LIVE || s->phase < LIVE) {
+            client_leave(s);
+        }
+    }
+    timer_set(t, now_us() + 5000);
+}
+
+static void stop(void)
+{
+    load.stopping = true;
+    stop_at = now_us() + 30 * SECOND;
+    stop_timer.fire = stop_step;
+    timer_set(&stop_timer, now_us());
+}
+
+/* ---- the report ---- */
+
+static void say_hist(const char *name, const hist_t *h)
+{
+    printf(", \"%s\": {\"n\": %llu, \"p50\": %lld, \"p90\": %lld, \"p99\": %lld, \"max\": %lld}",
+           name, (unsigned long long)h->n, (long long)hist_at(h, 0.5), (long long)hist_at(h, 0.9),
+           (long long)hist_at(h, 0.99), (long long)h->max);
+}
+
+#define SAY(field) printf(", \"" #field "\": %llu", (unsigned long long)load.count.field)
+
+/* Figures of the window since the mark, and of all time. The next window starts with the next mark. */
+static void report(const char *event)
+{
+    for (uint32_t i = 0; i < load.nsessions && load.mark != 0; i++) {
+        session_t *s = load.sessions[i];
+        int64_t worst = s->up.worst > s->down.worst ? s->up.worst : s->down.worst;
+        if (s->kind != GUEST && worst > 0) {
+            hist_add(&load.pause, worst);
+        }
+        s->up.worst = s->down.worst = 0;
+    }
+    printf("{\"event\": \"%s\", \"live\": %u, \"guests\": %u", event, load.live, load.guests);
+    SAY(lost_sessions), SAY(lost), SAY(lost_with_session), SAY(doubled), SAY(disordered),
+        SAY(misrouted);
+    SAY(up), SAY(down), SAY(logins), SAY(logouts), SAY(odd_logouts);
+    SAY(requests), SAY(resent), SAY(broken), SAY(connects), SAY(connect_failures);
+    SAY(overtaken), SAY(recoverable), SAY(http_errors), SAY(hung), SAY(streams),
+        SAY(streams_broken);
+    say_hist("login_us", &load.login);
+    say_hist("connect_us", &load.connect);
+    say_hist("up_us", &load.up);
+    say_hist("down_us", &load.down);
+    say_hist("window_up_us", &load.window_up);
+    say_hist("window_down_us", &load.window_down);
+    say_hist("window_session_us", &load.pause);
+    hist_join(&load.all_up, &load.window_up);
+    hist_join(&load.all_down, &load.window_down);
+    hist_join(&load.all_pause, &load.pause);
+    hist_clear(&load.window_up);
+    hist_clear(&load.window_down);
+    hist_clear(&load.pause);
+    say_hist("windows_up_us", &load.all_up);
+    say_hist("windows_down_us", &load.all_down);
+    say_hist("windows_session_us", &load.all_pause);
+    printf("}\n");
+}
+
+/* ---- commands ---- */
+
+static void poke(clock_timer_t *t)
+{
+    session_t *s = OWNER(t, session_t, push);
+
+    sink_message(s);
+}
+
+/* One message to each idle session, at a random moment of the next seconds. */
+static void poke_all(double seconds)
+{
+    for (uint32_t i = 0; i < load.nsessions; i++) {
+        session_t *s = load.sessions[i];
+        if (s->kind == IDLER && s->phase == LIVE) {
+            s->push.fire = poke;
+            timer_set(&s->push, now_us() + dice((uint32_t)(seconds * SECOND)));
+        }
+    }
+}
+
+static void command(const char *line)
+{
+    if (strncmp(line, "mark", 4) == 0) {
+        double at = atof(line + 4);
+        load.mark = at > 0 ? (int64_t)(at * SECOND) : now_us();
+    } else if (strncmp(line, "report", 6) == 0) {
+        report("report");
+    } else if (strncmp(line, "poke", 4) == 0) {
+        poke_all(atof(line + 4));
+    } else if (strncmp(line, "stop", 4) == 0) {
+        stop();
+    } else {
+        complain("no such command: %s", line);
+    }
+}
+
+static void commands(watch_t *w, uint32_t events)
+{
+    static char line[256];
+    static size_t n;
+    ssize_t got = read(w->fd, line + n, sizeof(line) - 1 - n);
+    char *end;
+
+    (void)events;
+    if (got <= 0) {
+        watch_close(w);
+        if (!load.stopping) {
+            stop();
+        }
+        return;
+    }
+    n += (size_t)got;
+    line[n] = '\0';
+    while ((end = strchr(line, '\n')) != NULL) {
+        *end = '\0';
+        command(line);
+        n -= (size_t)(end + 1 - line);
+        memmove(line, end + 1, n + 1);
+    }
+}
+
+/* ---- start ---- */
+
+static const char usage[] =
+    "bosh-load --port N [options]: BOSH clients and the XMPP server behind the connection manager "
+    "at that port\n"
+    "  --talkers N       sessions with messages both ways     --rate R     messages a second, each "
+    "way, of each (1)\n"
+    "  --split P         this part of the server's messages is written in two pieces (0)\n"
+    "  --idlers N        sessions that only poll              --idle-wait S  (60)   --wait S: of "
+    "all others (20)\n"
+    "  --guests R        logins a second, which leave again   --silent     guests leave without a "
+    "message\n"
+    "  --parallel N --logins M   instead: N guests at a time, M in all, then the end\n"
+    "  --window S        messages sent so long after a mark are looked at apart (1)\n"
+    "  --at-once N       logins in progress at the start (32)    --sink-port N   the sink's (any)\n"
+    "Prints the sink's port, waits for \"go\" on standard input, and then takes commands there:\n"
+    "  mark [TIME]  an event happened (CLOCK_MONOTONIC)    report  figures, and a new window\n"
+    "  poke S       one message to each idle session       stop    finish, report, end\n"
+    "Status 1: something was lost, doubled or out of order, or a session ended.\n";
+
+static const struct option options[] = {
+    {"port", 1, NULL, 'p'},     {"talkers", 1, NULL, 't'},   {"rate", 1, NULL, 'r'},
+    {"split", 1, NULL, 's'},    {"idlers", 1, NULL, 'i'},    {"idle-wait", 1, NULL, 'W'},
+    {"wait", 1, NULL, 'w'},     {"guests", 1, NULL, 'g'},    {"silent", 0, NULL, 'q'},
+    {"parallel", 1, NULL, 'P'}, {"logins", 1, NULL, 'l'},    {"window", 1, NULL, 'm'},
+    {"at-once", 1, NULL, 'a'},  {"sink-port", 1, NULL, 'S'}, {"help", 0, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
+
+static void read_options(int argc, char **argv)
+{
+    options_t *o = &load.opt;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (c) {
+        case 'p':
+            o->port = atoi(optarg);
+            break;
+        case 't':
+            o->talkers = atoi(optarg);
+            break;
+        case 'r':
+            o->rate = atof(optarg);
+            break;
+        case 's':
+            o->split = atof(optarg);
+            break;
+        case 'i':
+            o->idlers = atoi(optarg);
+            break;
+        case 'W':
+            o->idle_wait = atoi(optarg);
+            break;
+        case 'w':
+            o->wait = atoi(optarg);
+            break;
+        case 'g':
+            o->guests = atof(optarg);
+            break;
+        case 'q':
+            o->guests_talk = false;
+            break;
+        case 'P':
+            o->parallel = atoi(optarg);
+            break;
+        case 'l':
+            o->logins = atoi(optarg);
+            break;
+        case 'm':
+            o->window = atof(optarg);
+            break;
+        case 'S':
+            load.sink_port = atoi(optarg);
+            break;
+        case 'a':
+            o->at_once = atoi(optarg);
+            break;
+        default:
+            fputs(usage, c == 'h' ? stdout : stderr);
+            exit(c == 'h' ? 0 : 2);
+        }
+    }
+    if (optind < argc) {
+        fputs(usage, stderr);
+        exit(2);
+    }
+}
+
+static void prepare(void)
+{
+    struct rlimit files;
+
+    signal(SIGPIPE, SIG_IGN);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    loop_open();
+    sink_listen();
+    printf("{\"event\": \"sink\", \"port\": %d}\n", load.sink_port);
+}
+
+/* The manager is started when it knows the sink's port; its own is told with "go PORT". */
+static void wait_for_go(void)
+{
+    char line[64];
+
+    if (fgets(line, sizeof(line), stdin) == NULL || strncmp(line, "go", 2) != 0) {
+        exit(2);
+    }
+    if (atoi(line + 2) > 0) {
+        load.opt.port = atoi(line + 2);
+    }
+}
+
+static void sweep(clock_timer_t *t)
+{
+    for (uint32_t i = 0; i < load.nsessions; i++) {
+        if (load.sessions[i]->phase != OVER) {
+            client_sweep(load.sessions[i]);
+        }
+    }
+    if (load.opt.parallel > 0 && !load.stopping && guests_started >= (uint64_t)load.opt.logins &&
+        load.guests == 0) {
+        stop();
+    }
+    timer_set(t, now_us() + (load.opt.parallel > 0 ? 20000 : SECOND));
+}
+
+int main(int argc, char **argv)
+{
+    static watch_t input;
+    static clock_timer_t sweeper;
+
+    read_options(argc, argv);
+    prepare();
+    wait_for_go();
+    input.ready = commands;
+    watch_add(&input, 0, EPOLLIN);
+    loop_turn();
+    wanted = (uint32_t)(load.opt.talkers + load.opt.idlers);
+    guests_timer.fire = guests_due;
+    sweeper.fire = sweep;
+    timer_set(&sweeper, now_us() + SECOND);
+    if (wanted == 0) {
+        say_ready();
+    }
+    start_some();
+    for (;;) {
+        loop_turn();
+    }
+}
