@@ -364,7 +364,7 @@ def recycle(table):
     """MaxConnectionsPerChild. Each child that goes drops its connections, which the others have to take."""
     name, seconds = "recycle", size(60, 10)
     with Run(table, name, traffic(size(500, 100), size(10, 5)),
-             {"children": 3, "threads": 64, "directives": f"MaxConnectionsPerChild {size(200, 50)}\n"}) as run:
+             {"children": 3, "threads": 64, "directives": f"MaxConnectionsPerChild {size(200, 100)}\n"}) as run:
         seen, end = set(run.server.children()), time.monotonic() + seconds
         run.load.mark(time.monotonic())
         while time.monotonic() < end:
@@ -387,7 +387,8 @@ def reap(table):
         while reaped < wanted and time.monotonic() < deadline:
             busy, most = [], time.monotonic() + 15
             while len(run.server.children()) < size(8, 4) and time.monotonic() < most:
-                for _ in range(32):
+                # Less than MinSpareThreads are left, but some: the traffic goes on.
+                for _ in range(len(run.server.children()) * 32 - 16 - len(busy)):
                     s = socket.create_connection(("127.0.0.1", run.server.port))
                     s.sendall(b"GET / HTT")
                     busy.append(s)
