@@ -185,13 +185,13 @@ static int64_t stop_at; /* the latest */
 static uint32_t leaving;
 static clock_timer_t stop_timer;
 
-static void report(const char *event);
+static void report(const char *event, bool fold);
 
 static void finish_up(void)
 {
     const counts_t *c = &load.count;
 
-    report("end");
+    report("end", true);
     fflush(stdout);
     exit(c->lost_sessions + c->lost + c->lost_with_session + c->doubled + c->disordered +
                      c->misrouted + c->http_errors + c->hung >
@@ -259,10 +259,10 @@ static void say_hist(const char *name, const hist_t *h)
 
 #define SAY(field) printf(", \"" #field "\": %llu", (unsigned long long)load.count.field)
 
-/* Figures of the window since the mark, and of all time. The next window starts with the next mark. */
-static void report(const char *event)
+/* The longest latency of each session in the window; its messages in the next one count anew. */
+static void close_window(void)
 {
-    for (uint32_t i = 0; i < load.nsessions && load.mark != 0; i++) {
+    for (uint32_t i = 0; i < load.nsessions; i++) {
         session_t *s = load.sessions[i];
         int64_t worst = s->up.worst > s->down.worst ? s->up.worst : s->down.worst;
         if (s->kind != GUEST && worst > 0) {
@@ -270,13 +270,22 @@ static void report(const char *event)
         }
         s->up.worst = s->down.worst = 0;
     }
+    hist_join(&load.all_up, &load.window_up);
+    hist_join(&load.all_down, &load.window_down);
+    hist_join(&load.all_pause, &load.pause);
+}
+
+/* Figures of all time and of the window since the mark, which ends with this unless it is a mere look. */
+static void report(const char *event, bool fold)
+{
+    if (fold && load.mark != 0) {
+        close_window();
+    }
     printf("{\"event\": \"%s\", \"live\": %u, \"guests\": %u", event, load.live, load.guests);
-    SAY(lost_sessions), SAY(lost), SAY(lost_with_session), SAY(doubled), SAY(disordered),
-        SAY(misrouted);
-    SAY(up), SAY(down), SAY(logins), SAY(logouts), SAY(odd_logouts);
-    SAY(requests), SAY(resent), SAY(broken), SAY(connects), SAY(connect_failures);
-    SAY(overtaken), SAY(recoverable), SAY(http_errors), SAY(hung), SAY(streams),
-        SAY(streams_broken);
+    SAY(lost_sessions), SAY(lost), SAY(lost_with_session), SAY(doubled), SAY(disordered);
+    SAY(misrouted), SAY(up), SAY(down), SAY(logins), SAY(logouts), SAY(odd_logouts);
+    SAY(requests), SAY(resent), SAY(broken), SAY(connects), SAY(connect_failures), SAY(overtaken);
+    SAY(recoverable), SAY(http_errors), SAY(hung), SAY(streams), SAY(streams_broken);
     say_hist("login_us", &load.login);
     say_hist("connect_us", &load.connect);
     say_hist("up_us", &load.up);
@@ -284,16 +293,15 @@ static void report(const char *event)
     say_hist("window_up_us", &load.window_up);
     say_hist("window_down_us", &load.window_down);
     say_hist("window_session_us", &load.pause);
-    hist_join(&load.all_up, &load.window_up);
-    hist_join(&load.all_down, &load.window_down);
-    hist_join(&load.all_pause, &load.pause);
-    hist_clear(&load.window_up);
-    hist_clear(&load.window_down);
-    hist_clear(&load.pause);
     say_hist("windows_up_us", &load.all_up);
     say_hist("windows_down_us", &load.all_down);
     say_hist("windows_session_us", &load.all_pause);
     printf("}\n");
+    if (fold) {
+        hist_clear(&load.window_up);
+        hist_clear(&load.window_down);
+        hist_clear(&load.pause);
+    }
 }
 
 /* ---- commands ---- */
@@ -323,7 +331,9 @@ static void command(const char *line)
         double at = atof(line + 4);
         load.mark = at > 0 ? (int64_t)(at * SECOND) : now_us();
     } else if (strncmp(line, "report", 6) == 0) {
-        report("report");
+        report("report", true);
+    } else if (strncmp(line, "look", 4) == 0) {
+        report("look", false);
     } else if (strncmp(line, "poke", 4) == 0) {
         poke_all(atof(line + 4));
     } else if (strncmp(line, "stop", 4) == 0) {
@@ -374,7 +384,8 @@ static const char usage[] =
     "  --window S        messages sent so long after a mark are looked at apart (1)\n"
     "  --at-once N       logins in progress at the start (32)    --sink-port N   the sink's (any)\n"
     "Prints the sink's port, waits for \"go\" on standard input, and then takes commands there:\n"
-    "  mark [TIME]  an event happened (CLOCK_MONOTONIC)    report  figures, and a new window\n"
+    "  mark [TIME]  an event happened (CLOCK_MONOTONIC)    report  figures, and a new window; "
+    "look: figures\n"
     "  poke S       one message to each idle session       stop    finish, report, end\n"
     "Status 1: something was lost, doubled or out of order, or a session ended.\n";
 

@@ -117,6 +117,11 @@ class Load:
         self.say("report")
         return self.read()
 
+    def look(self):
+        """The figures so far; the window goes on."""
+        self.say("look")
+        return self.read()
+
     def stop(self):
         """Whatever is under way arrives, everybody leaves: the final figures."""
         self.say("stop")
@@ -378,32 +383,29 @@ def recycle(table):
 
 
 def reap(table):
-    """MaxSpareThreads: requests that are never finished occupy threads, httpd starts children; then they let go."""
-    name, wanted, reaped = "reap", size(20, 2), 0
-    with Run(table, name, traffic(size(500, 100), size(10, 5)),
-             {"children": 2, "threads": 32, "max_spare": 64,
-              "directives": "ServerLimit 20\nMaxRequestWorkers 320\nMinSpareThreads 32\n"}) as run:
-        deadline = time.monotonic() + size(180, 30)
-        while reaped < wanted and time.monotonic() < deadline:
-            busy, most = [], time.monotonic() + 15
-            while len(run.server.children()) < size(8, 4) and time.monotonic() < most:
-                # Less than MinSpareThreads are left, but some: the traffic goes on.
-                for _ in range(len(run.server.children()) * 32 - 16 - len(busy)):
-                    s = socket.create_connection(("127.0.0.1", run.server.port))
-                    s.sendall(b"GET / HTT")
-                    busy.append(s)
-                time.sleep(1)
-            before = set(run.server.children())
+    """MaxSpareThreads: httpd starts with more children than it wants to keep, and again at each graceful restart."""
+    name, wanted, reaped, keep = "reap", size(20, 3), 0, 3
+    with Run(table, name, dict(traffic(size(500, 100), size(10, 5)), window=10),
+             {"children": 8, "threads": 32, "max_spare": keep * 32, "directives": "MinSpareThreads 32\n"}) as run:
+        server, rounds = run.server, 0
+        while reaped < wanted and rounds < 10:
+            if rounds > 0:
+                old, at = server.children(), time.monotonic()
+                server.process.send_signal(signal.SIGUSR1)
+                gone(old, at, 20)
+            rounds += 1
+            before = set(server.children())
             run.load.mark(time.monotonic())
-            for s in busy:
-                s.close()
-            most = time.monotonic() + 15
-            while len(set(run.server.children())) > 3 and time.monotonic() < most:
-                time.sleep(0.1)
-            reaped += len(before - set(run.server.children()))
+            deadline = time.monotonic() + 15
+            while len(server.children()) > keep and reaped < wanted and time.monotonic() < deadline:
+                time.sleep(0.2)
+                left = set(server.children())
+                reaped += len(before - left)
+                before = left
             run.load.report()
         figures = run.finish()
         run.row("children reaped", str(reaped), f">= {wanted}", reaped >= wanted, hard=True)
+        run.row("graceful restarts between, to have more children again", str(rounds - 1))
         run.pause_rows()
         run.window_rows(figures)
 
@@ -415,7 +417,7 @@ def idle(table):
              {"children": 3, "threads": 64}) as run:
         server = run.server
         wait_for(lambda: server.status()[0]["sessions"]["held"] >= sessions, 30, "all polls are held")
-        for what, restart in (("after a graceful restart", True), ("without one, to compare", False)):
+        for what, restart in (("without a restart, to compare", False), ("after a graceful restart", True)):
             start = run.load.report()
             old, at = server.children(), time.monotonic()
             run.load.mark(at)
@@ -424,11 +426,12 @@ def idle(table):
                 server.process.send_signal(signal.SIGUSR1)
                 first = server.first_answer(old, at)
                 took = gone(old, at, 30)
-            wait_for(lambda s=start: run.load.report()["down"] - s["down"] >= sessions or
+            wait_for(lambda s=start: run.load.look()["down"] - s["down"] >= sessions or
                      time.monotonic() > at + 60, 70, interval=1)
             found = run.load.report()
             alive = found["down"] - start["down"]
             run.row(f"of {sessions} sessions alive {what}", str(alive), str(sessions), alive == sessions, hard=True)
+            run.row("pause that a client saw p50 / p99 / max", spread(found["window_session_us"]))
             if restart:
                 table.row(name, "old children gone after", f"{took or 30:.1f} s", "10 s", took is not None and took <= 10)
                 run.row("first answer of the new generation", f"{first * 1000:.0f} ms")
