@@ -154,23 +154,6 @@ fuzz: ## fuzzes with clang: NAME=body TIME=60 (seconds)
 		$(addprefix -dict=,$(wildcard tests/fuzz/$(NAME).dict)) \
 		build/fuzz/found/$(NAME) tests/fuzz/corpus/$(NAME)
 
-# --- end-to-end tests ----------------------------------------------------------------------------
-
-PYTEST_ARGS ?=
-BOSH_MODULE ?= $(abspath $(MODULE))
-PRELOAD_address = $(realpath $(shell $(CC) -print-file-name=libasan.so))
-PRELOAD_thread = $(realpath $(shell $(CC) -print-file-name=libtsan.so))
-E2E_ENV = BOSH_MODULE='$(BOSH_MODULE)' $(if $(SANITIZE),BOSH_SANITIZE=$(SANITIZE)) \
-	$(if $(PRELOAD_$(SANITIZE)),BOSH_PRELOAD='$(PRELOAD_$(SANITIZE))')
-
-.PHONY: e2e valgrind-e2e
-e2e: $(MODULE) points web ## end-to-end tests on a real httpd (PYTEST_ARGS='-k name')
-	@$(E2E_ENV) $(RUN_TESTS) e2e $(PYTEST_ARGS)
-
-valgrind-e2e: $(MODULE) web ## a selection of them with httpd under valgrind
-	@$(NEED) extra
-	@$(E2E_ENV) BOSH_VALGRIND=1 $(RUN_TESTS) e2e -m valgrind $(PYTEST_ARGS)
-
 # --- measuring -----------------------------------------------------------------------------------
 
 BENCH_SRC := $(sort $(wildcard bench/*.c))
@@ -183,7 +166,24 @@ $(LOAD): $(BENCH_SRC) $(wildcard bench/*.h) Makefile
 
 .PHONY: bench-restart
 bench-restart: $(MODULE) $(LOAD) ## what clients notice of restarts and crashes (QUICK=1, SCENARIO=name)
-	@BOSH_MODULE='$(BOSH_MODULE)' QUICK='$(QUICK)' SCENARIO='$(SCENARIO)' $(PYTHON) bench/restart.py
+	@$(E2E_ENV) QUICK='$(QUICK)' SCENARIO='$(SCENARIO)' $(PYTHON) bench/restart.py
+
+# --- end-to-end tests ----------------------------------------------------------------------------
+
+PYTEST_ARGS ?=
+BOSH_MODULE ?= $(abspath $(MODULE))
+PRELOAD_address = $(realpath $(shell $(CC) -print-file-name=libasan.so))
+PRELOAD_thread = $(realpath $(shell $(CC) -print-file-name=libtsan.so))
+E2E_ENV = BOSH_MODULE='$(BOSH_MODULE)' $(if $(SANITIZE),BOSH_SANITIZE=$(SANITIZE)) \
+	$(if $(PRELOAD_$(SANITIZE)),BOSH_PRELOAD='$(PRELOAD_$(SANITIZE))')
+
+.PHONY: e2e valgrind-e2e
+e2e: $(MODULE) points $(LOAD) web ## end-to-end tests on a real httpd (PYTEST_ARGS='-k name')
+	@$(E2E_ENV) $(RUN_TESTS) e2e $(PYTEST_ARGS)
+
+valgrind-e2e: $(MODULE) $(LOAD) web ## a selection of them with httpd under valgrind
+	@$(NEED) extra
+	@$(E2E_ENV) BOSH_VALGRIND=1 $(RUN_TESTS) e2e -m valgrind $(PYTEST_ARGS)
 
 # --- everything ----------------------------------------------------------------------------------
 

@@ -150,7 +150,7 @@ def check_layers():
 def check_length():
     """WebKit braces: a function is what stands between { and } in the first column."""
     found = []
-    for path in sources():
+    for path in sources() + files("bench/*.c", "bench/*.h"):
         lines = read(path).splitlines()
         if len(lines) > MAX_FILE:
             found.append(f"{name(path)}:{len(lines)}: {len(lines)} lines, {MAX_FILE} is the limit: split it by topic")
@@ -174,7 +174,7 @@ def check_format():
     major = re.search(r"version (\d+)", version)
     if not major or int(major.group(1)) != CLANG_FORMAT:
         raise Skip(f"clang-format {CLANG_FORMAT} is what the sources are formatted with; here is {version.strip()}")
-    paths = sources() + files("tests/**/*.c", "tests/**/*.h")
+    paths = sources() + files("tests/**/*.c", "tests/**/*.h", "bench/*.c", "bench/*.h")
     done = subprocess.run([program, "--dry-run", "-Werror", "--style=file", *map(str, paths)], cwd=ROOT,
                           capture_output=True, text=True)
     out = [line.replace(f"{ROOT}/", "") for line in done.stderr.splitlines() if ": error: " in line]
