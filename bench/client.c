@@ -248,7 +248,7 @@ static void process(session_t *s, const char *p, size_t n)
     }
 }
 
-/* All answers whose turn it is. */
+/* All answers whose turn it is; after a terminal one there are no more. */
 static void process_ready(session_t *s)
 {
     bool more = true;
@@ -257,7 +257,7 @@ static void process_ready(session_t *s)
         more = false;
         for (int i = 0; i < 2; i++) {
             request_t *req = &s->req[i];
-            if (req->rid == s->done_rid + 1 && req->answered) {
+            if (!s->ended && req->rid == s->done_rid + 1 && req->answered) {
                 buf_t answer = req->answer;
                 memset(&req->answer, 0, sizeof(req->answer));
                 req->rid = 0;
