@@ -23,10 +23,13 @@ void bosh_peers_serve(bosh_peers_t *ps, struct bosh_streams_t *ss);
 
 /*
  * Claims a peer for this process, if need be after clearing away a dead one, and takes over the sessions
- * whose owner is nobody (their streams are over; their clients are still owed an answer). APR_ENOSPC: every
- * peer is in use by a living process.
+ * whose owner is nobody (their streams are over; their clients are still owed an answer). Nobody gives it a
+ * stream before it has announced itself. APR_ENOSPC: every peer is in use by a living process.
  */
 apr_status_t bosh_peers_join(bosh_peers_t *ps, apr_time_t now, uint32_t *me);
+
+/* The first thing a loop does: we are LIVE, and those that are stopping, who wait for somebody like us, are told. */
+void bosh_peers_announce(bosh_peers_t *ps);
 
 /* Once a second: our heartbeat; watches peers that have come, forgets those that have gone, clears up after
  * the dead in case their pidfd said nothing. */

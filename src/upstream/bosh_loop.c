@@ -9,6 +9,7 @@
 #include "bosh_loop.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,6 +39,7 @@ struct bosh_loop_t {
     bosh_handover_t *handover; /* NULL: no socketpairs */
     pthread_t thread;
     bool running; /* main thread: there is a thread to join */
+    sem_t runs;   /* it is on its way */
     uint32_t me;
     int epfd;
     int evfd; /* ours of cfg.wakers */
@@ -288,6 +290,8 @@ static void *run(void *baton)
 
     pthread_setname_np(pthread_self(), "bosh-loop");
     l->now = l->streams->now = bosh_clock_now();
+    bosh_peers_announce(l->peers);
+    sem_post(&l->runs);
     while (!may_end(l)) {
         turn(l, BOSH_NEVER);
     }
@@ -340,7 +344,10 @@ static apr_status_t stop_cleanup(void *baton)
     return bosh_loop_retire(baton);
 }
 
-/* httpd's signals belong to its own threads. */
+/*
+ * httpd's signals belong to its own threads. Waits until the thread has a processor: a peer that is LIVE before
+ * is given streams that nobody serves, for a third of a second when many children start on a busy machine.
+ */
 static apr_status_t start_thread(bosh_loop_t *l)
 {
     sigset_t all, before;
@@ -348,8 +355,11 @@ static apr_status_t start_thread(bosh_loop_t *l)
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
+    sem_init(&l->runs, 0, 0);
     rv = pthread_create(&l->thread, NULL, run, l);
     l->running = rv == 0;
+    while (l->running && sem_wait(&l->runs) != 0) {
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rv;
 }

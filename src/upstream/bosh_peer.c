@@ -309,8 +309,7 @@ static void adopt_orphans(bosh_peers_t *ps, apr_time_t now)
     free(of);
 }
 
-/* Those that are stopping wait for somebody like us. */
-static void announce(bosh_peers_t *ps)
+void bosh_peers_announce(bosh_peers_t *ps)
 {
     bosh_lock(ps->lock);
     bosh_arena_peer(ps->arena, ps->me)->state = BOSH_PEER_LIVE;
@@ -338,7 +337,6 @@ apr_status_t bosh_peers_join(bosh_peers_t *ps, apr_time_t now, uint32_t *me)
         if (ps->me != 0) {
             BOSH_POINT("joining");
             adopt_orphans(ps, now);
-            announce(ps);
             *me = ps->me;
             return APR_SUCCESS;
         }

@@ -236,6 +236,28 @@ START_TEST(not_chosen_while_adopting)
 }
 END_TEST
 
+static uint32_t state_before_running;
+
+/* The first thing the loop's thread calls; here instead of libc's. */
+int pthread_setname_np(pthread_t thread, const char *name)
+{
+    (void)thread;
+    (void)name;
+    state_before_running = C.arena.peers[0].state;
+    return 0;
+}
+
+/* On a busy machine the new thread waits long for its first turn on a processor, and streams that were given to
+ * it would wait as long: they stay with their giver. */
+START_TEST(not_chosen_before_it_runs)
+{
+    loop_open();
+    ck_assert_uint_eq(bosh_loop_peer(R.loop), 1);
+    ck_assert_uint_eq(peer_state(1), BOSH_PEER_LIVE);
+    ck_assert_uint_eq(state_before_running, BOSH_PEER_LEAVING);
+}
+END_TEST
+
 /* The only child is killed: its successor finds the streams' records and tells the clients. */
 START_TEST(only_child_killed)
 {
@@ -372,6 +394,7 @@ int main(void)
     tcase_add_test(t, heir);
     tcase_add_test(t, no_heir);
     tcase_add_test(t, not_chosen_while_adopting);
+    tcase_add_test(t, not_chosen_before_it_runs);
     tcase_add_test(t, only_child_killed);
     tcase_add_test(t, no_room);
     tcase_add_test(t, two_rescuers);
