@@ -32,6 +32,7 @@
 #include "bosh_loop.h"
 #include "bosh_parent.h"
 #include "bosh_request.h"
+#include "bosh_sizes.h"
 #include "bosh_status.h"
 
 #define RETAINED_KEY "mod_bosh:retained"
@@ -248,7 +249,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "BH006: too many BoshUpstream lines");
         return HTTP_INTERNAL_SERVER_ERROR;
     }
-    bosh_config_sizes(s, &sizes);
+    bosh_sizes_of(s, &sizes);
     apr_pool_userdata_get(&data, RETAINED_KEY, s->process->pool);
     retained = data;
     if (retained != NULL) {

@@ -43,6 +43,7 @@
 /* Sizes of strings kept in a session; longer ones are refused where they come in. */
 #define BOSH_SID_BYTES    16 /* random bytes; the sid on the wire is their lower-case hex */
 #define BOSH_SID_LEN      32
+#define BOSH_CERT_BYTES   20 /* a client certificate's SHA-1 */
 #define BOSH_MAX_DOMAIN   255
 #define BOSH_MAX_LANG     35
 #define BOSH_MAX_CONTENT  79

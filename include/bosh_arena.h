@@ -2,7 +2,7 @@
 /*
  * bosh_arena: the one shared segment that holds every session.
  *
- *   [ header | peers[P] | buckets[B] | undo | sessions[S] (each with N slots) | chunk marks | chunks[C] ]
+ *   [ header | peers[P] | buckets[B] | nets[N] | undo | sessions[S] (each with N slots) | chunk marks | chunks[C] ]
  *
  * Made once by the parent, inherited by fork, never grown, free of pointers: records name each other by
  * 1-based 32-bit indexes, processes name a session by (index, serial) and so notice a stale name. All
@@ -17,7 +17,7 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 4u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 6u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 12)
@@ -109,7 +109,7 @@ typedef enum bosh_slot_state_t {
 typedef struct bosh_slot_t {
     uint64_t rid;
     uint8_t state;
-    uint8_t spare;
+    uint8_t cond; /* FINAL: the bosh_cond_t it tells */
     uint16_t flags;
     uint16_t repeats; /* how often it was sent again while unanswered (B-168) */
     uint16_t pause;   /* seconds, with BOSH_SLOT_PAUSE */
@@ -175,14 +175,16 @@ typedef enum bosh_state_t {
     BOSH_ST_TOMB /* over for the client; stored answers are kept for resends */
 } bosh_state_t;
 
-#define BOSH_SESS_ACKS      0x01u /* client and manager acknowledge (9) */
-#define BOSH_SESS_TLS       0x02u /* created over TLS (19.1) */
-#define BOSH_SESS_POLLING   0x04u /* wait or hold is 0 (12) */
-#define BOSH_SESS_ANNOUNCED 0x08u /* from, authid, version have been sent */
-#define BOSH_SESS_CREATED   0x10u /* the creation answer has been stored */
-#define BOSH_SESS_KEYED     0x20u /* each request proves itself by a key (15) */
-#define BOSH_SESS_SUSPECT   0x40u /* there may be slots with BOSH_SLOT_SUSPECT */
-#define BOSH_SESS_REPORT    0x80u /* the next answer reports the one after client_ack (9.2) */
+#define BOSH_SESS_ACKS      0x01u  /* client and manager acknowledge (9) */
+#define BOSH_SESS_TLS       0x02u  /* created over TLS (19.1) */
+#define BOSH_SESS_POLLING   0x04u  /* wait or hold is 0 (12) */
+#define BOSH_SESS_ANNOUNCED 0x08u  /* from, authid, version have been sent */
+#define BOSH_SESS_CREATED   0x10u  /* the creation answer has been stored */
+#define BOSH_SESS_KEYED     0x20u  /* each request proves itself by a key (15) */
+#define BOSH_SESS_SUSPECT   0x40u  /* there may be slots with BOSH_SLOT_SUSPECT */
+#define BOSH_SESS_REPORT    0x80u  /* the next answer reports the one after client_ack (9.2) */
+#define BOSH_SESS_LOGIN     0x100u /* the client has logged in */
+#define BOSH_SESS_SM        0x200u /* client and server have stream management (XEP-0198) */
 
 /* Text comes first, the link's included: what is written once, when the session or its stream begins, and
  * need not be saved before each change (bosh_undo.h). */
@@ -191,12 +193,16 @@ typedef struct bosh_session_t {
     char lang[BOSH_MAX_LANG + 1];
     char content[BOSH_MAX_CONTENT + 1];
     char xmpp_version[8];
-    char peer_ip[46]; /* the client's address, for limits and PROXY protocol */
+    char peer_ip[46]; /* the client's address, for PROXY protocol */
+    uint8_t cert
+        [BOSH_CERT_BYTES]; /* fingerprint of the certificate it was created with; zeros: none (19.1) */
     bosh_link_t link;
     uint32_t serial; /* raised when the record is freed */
     uint32_t state;  /* bosh_state_t */
     bosh_ix hash_next, free_next;
     uint8_t sid[BOSH_SID_BYTES];
+    uint64_t
+        net; /* the client's network, while it is counted: bosh_arena_net_add(); 0: it is not */
     uint32_t flags;
     uint16_t wait, hold, requests, inactivity, polling, maxpause;
     uint8_t ver_major, ver_minor; /* major 0: the client sent no ver */
@@ -240,8 +246,8 @@ typedef struct bosh_header_t {
     uint32_t layout;
     uint32_t session_size;
     bosh_arena_sizes_t sizes;
-    uint32_t buckets;
-    uint64_t off_peers, off_buckets, off_undo, off_sessions, off_marks, off_chunks, total;
+    uint32_t buckets, nets;
+    uint64_t off_peers, off_buckets, off_nets, off_undo, off_sessions, off_marks, off_chunks, total;
     /* Records from `fresh` on have never been handed out and their memory was never touched; the free lists
      * (last in, first out) hold only what has come back. */
     bosh_ix free_session, fresh_session;
@@ -251,6 +257,7 @@ typedef struct bosh_header_t {
     uint32_t nfree_chunks; /* on the lists, the undo's included, and the fresh ones */
     bosh_ix busy;          /* session being changed right now: see bosh_undo.h */
     uint32_t closing;      /* the server is shutting down: no new sessions */
+    uint32_t counting;     /* sessions have been counted by network: `nets` has been touched */
     bosh_counters_t count;
     char lock[BOSH_LOCK_SPACE] __attribute__((aligned(64)));
 } bosh_header_t;
@@ -261,6 +268,7 @@ typedef struct bosh_arena_t {
     bosh_header_t *h;
     bosh_peer_t *peers;
     uint32_t *buckets;
+    uint32_t *nets; /* header.nets counters: bosh_arena_net_count() */
     struct bosh_undo_t *undo;
     char *sessions;
     uint8_t *marks;
@@ -311,6 +319,16 @@ bosh_session_t *bosh_arena_session_new(bosh_arena_t *a, const uint8_t sid[BOSH_S
 
 /* Frees all its chunks and the record; raises its serial. */
 void bosh_arena_session_free(bosh_arena_t *a, bosh_session_t *s);
+
+/*
+ * How many sessions `net` has (any number but 0 that stands for a client's network), those that are kept for
+ * repeats after their end included; may rarely be too high, never too low. Each session counts from
+ * bosh_arena_net_add() until it is freed.
+ */
+uint32_t bosh_arena_net_count(bosh_arena_t *a, uint64_t net);
+void bosh_arena_net_add(bosh_arena_t *a, bosh_session_t *s, uint64_t net);
+/* The two counters of `net`. */
+void bosh_arena_net_cells(bosh_arena_t *a, uint64_t net, uint32_t *cell[2]);
 
 bosh_slot_t *bosh_arena_slot(bosh_arena_t *a, bosh_session_t *s,
                              uint64_t rid); /* its place, whoever is in it */

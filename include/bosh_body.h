@@ -119,6 +119,12 @@ typedef struct bosh_ans_t {
     unsigned time;
 } bosh_ans_t;
 
+/* 17.1: a client of this version (major 0: it sent none) knows HTTP codes in place of conditions (B-324). */
+static inline bool bosh_body_legacy(unsigned major, unsigned minor)
+{
+    return major == 0 || (major == 1 && minor < 6);
+}
+
 /* Longest text bosh_body_print_open() can make, all attributes at their longest, all escaped. */
 #define BOSH_BODY_OPEN_MAX 8192
 

@@ -32,7 +32,9 @@ typedef struct bosh_config_t {
     int max_wait, max_hold, max_requests;
     int inactivity, polling, maxpause, keys;
     int max_body;
-    bosh_limits_t limits; /* made of the above when the configuration is complete */
+    int per_address, login_time, login_size;
+    const char *require_tls; /* "": not required; "on"; or the URI to go to. NULL: not said */
+    bosh_limits_t limits;    /* made of the above when the configuration is complete */
 } bosh_config_t;
 
 /* What only the main server says. */
@@ -76,8 +78,5 @@ const bosh_upstream_t *bosh_config_find(const bosh_config_t *conf, const char *d
 
 /* Whether a request with this Origin may be answered with CORS headers; *any: by "*". */
 bool bosh_config_origin_allowed(const bosh_config_t *conf, const char *origin, bool *any);
-
-/* The sizes of the arena that the configuration asks for. */
-void bosh_config_sizes(server_rec *main_server, bosh_arena_sizes_t *sizes);
 
 #endif

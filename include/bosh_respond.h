@@ -20,6 +20,9 @@ int bosh_respond_text(request_rec *r, int status, const char *text);
 /* BOSH_DO_TELL: a body that is stored nowhere, or its HTTP code for clients from before 1.6 (17.1). */
 int bosh_respond_tell(request_rec *r, const bosh_verdict_t *v);
 
+/* TELL see-other-uri (17.2): the client may go on at `uri`. */
+int bosh_respond_elsewhere(request_rec *r, const char *uri);
+
 /* BOSH_DO_SEND: the bytes of a stored answer; buf is of the connection's bucket allocator and taken over. */
 int bosh_respond_stored(request_rec *r, const bosh_verdict_t *v, char *buf, size_t len);
 

@@ -29,6 +29,10 @@ typedef struct bosh_limits_t {
     size_t answer_size;   /* soft: an answer stops taking further stanzas beyond it */
     unsigned max_repeats; /* of one unanswered rid (B-168) */
     bool keys;            /* new sessions may use key sequencing (15, B-278) */
+    unsigned per_address; /* sessions of one client address; 0: any number (B-367) */
+    unsigned login_time;  /* seconds from its creation for a session to log in; 0: any time */
+    size_t
+        login_size; /* payload that may wait in a session before it has logged in; 0: as any other */
 } bosh_limits_t;
 
 #define BOSH_ANSWER_SIZE (256 * 1024)
@@ -41,6 +45,15 @@ typedef struct bosh_limits_t {
 #define BOSH_STREAM_HEADER_MAX                                                                     \
     2048 /* a printed stream header: `to` and lang at their longest, all escaped */
 
+/* Who sends a request, as far as sessions care (19). */
+typedef struct bosh_client_t {
+    const char *ip; /* its address as text, below 46 characters */
+    uint64_t
+        net;  /* a number for its network (an IPv4 address, an IPv6 /64); 0: not to be counted */
+    bool tls; /* between the client and us, or the proxy we trust */
+    uint8_t cert[BOSH_CERT_BYTES]; /* fingerprint of its certificate; zeros: none */
+} bosh_client_t;
+
 typedef enum bosh_do_t {
     BOSH_DO_HOLD, /* wait; ask again when woken or at `deadline` */
     BOSH_DO_SEND, /* the answer is stored in the slot: bosh_session_read() */
@@ -52,8 +65,8 @@ typedef enum bosh_do_t {
 /* What to do with the HTTP request at hand. */
 typedef struct bosh_verdict_t {
     bosh_do_t act;
-    bosh_cond_t cond;
-    bool error; /* TELL: type='error' */
+    bosh_cond_t cond; /* TELL; SEND: what the answer tells, if it ends the session */
+    bool error;       /* TELL: type='error' */
     bool
         legacy; /* the session's client sent no ver >= 1.6: HTTP codes for some conditions (17.1) */
     bosh_ix session; /* 0: none */
@@ -72,17 +85,17 @@ typedef struct bosh_verdict_t {
  */
 void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
                          const bosh_limits_t *lim, const uint8_t sid[BOSH_SID_BYTES],
-                         const char *to, const char *ip, bool tls, uint32_t owner,
+                         const char *to, const bosh_client_t *who, uint32_t owner,
                          uint16_t upstream, bosh_holder_t holder, bosh_verdict_t *v);
 
-/* Sections 8 to 15: a request with a sid. tls: it came over TLS. */
+/* Sections 8 to 15: a request with a sid. */
 void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
-                          const bosh_limits_t *lim, bool tls, bosh_holder_t holder,
+                          const bosh_limits_t *lim, const bosh_client_t *who, bosh_holder_t holder,
                           bosh_verdict_t *v);
 
 /* A request with this sid could not be parsed: bad-request ends the session (B-044). v: TELL. */
-void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, bool tls,
-                              bosh_verdict_t *v);
+void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid,
+                              const bosh_client_t *who, bosh_verdict_t *v);
 
 /*
  * The holder looks again (woken, deadline, more input, stopping): `must` answers now even with nothing to

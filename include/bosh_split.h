@@ -36,6 +36,11 @@ typedef struct bosh_edit_t {
     size_t n;
 } bosh_edit_t;
 
+/* What an element tells about the session. */
+#define BOSH_NEWS_LOGIN 0x01u /* the client has logged in: the server sends what no stranger gets */
+#define BOSH_NEWS_SM                                                                               \
+    0x02u /* stream management is on (XEP-0198): the server knows what was not delivered */
+
 typedef struct bosh_split_event_t {
     bosh_split_type_t type;
     uint64_t start, end;      /* the element's bytes are [start, end) */
@@ -45,6 +50,7 @@ typedef struct bosh_split_event_t {
     bool starttls;          /* FEATURES: the server offered starttls (cut out) */
     bool starttls_required; /* ... with <required/> */
     bool proceed;           /* TLS: it is <proceed/> */
+    uint8_t news;           /* BOSH_NEWS_* */
 } bosh_split_event_t;
 
 /* The server's stream header; strings live in the splitter until the next begin. */

@@ -242,6 +242,7 @@ bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     }
     if (over) {
         slot->flags |= BOSH_SLOT_FINAL;
+        slot->cond = s->cond;
         bosh_answer_bury(a, now, s, BOSH_COND_COUNT, BOSH_COND_COUNT);
     } else {
         bosh_answer_touch(a, now, s);
@@ -298,6 +299,7 @@ static void bury_slot(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_s
         finish_slot(a, now, s, slot);
     } else if (bosh_bytes_append(a, &slot->answer, open, n, BOSH_PRIO_ANSWER) == APR_SUCCESS) {
         slot->flags |= BOSH_SLOT_FINAL;
+        slot->cond = (uint8_t)cond;
         finish_slot(a, now, s, slot);
     } else {
         bosh_window_drop(a, slot);

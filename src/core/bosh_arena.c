@@ -3,7 +3,7 @@
  * The shared segment: its layout, the session table, the chunk list, peers and their mailboxes.
  * Called by any thread of any child that holds the arena's lock (bosh_lock.h).
  *
- *   [ header | peers | buckets | undo | sessions | marks | chunks ]    each part begins on a page
+ *   [ header | peers | buckets | nets | undo | sessions | marks | chunks ]    each part begins on a page
  *
  * Sessions and chunks are handed out from a free list of what has come back, else from `fresh`, the
  * first record never used. So making an arena writes the header alone, and memory that was never
@@ -57,6 +57,8 @@ static bool lay_out(const bosh_arena_sizes_t *sizes, bosh_header_t *h)
     }
     h->off_peers = place(&end, (uint64_t)sizes->peers * sizeof(bosh_peer_t));
     h->off_buckets = place(&end, (uint64_t)h->buckets * sizeof(bosh_ix));
+    h->nets = 4 * h->buckets;
+    h->off_nets = place(&end, (uint64_t)h->nets * sizeof(uint32_t));
     h->off_undo = place(&end, sizeof(bosh_undo_t) + h->session_size);
     h->off_sessions = place(&end, (uint64_t)sizes->sessions * h->session_size);
     h->off_marks = place(&end, sizes->chunks);
@@ -81,6 +83,7 @@ static void find_parts(void *mem, bosh_arena_t *a)
     a->h = h;
     a->peers = (bosh_peer_t *)(void *)(a->base + h->off_peers);
     a->buckets = (uint32_t *)(void *)(a->base + h->off_buckets);
+    a->nets = (uint32_t *)(void *)(a->base + h->off_nets);
     a->undo = (bosh_undo_t *)(void *)(a->base + h->off_undo);
     a->sessions = a->base + h->off_sessions;
     a->marks = (uint8_t *)a->base + h->off_marks;
@@ -112,9 +115,9 @@ apr_status_t bosh_arena_attach(void *mem, bosh_arena_t *a)
         h->layout != BOSH_ARENA_LAYOUT || !lay_out(&h->sizes, &want) ||
         h->session_size != want.session_size || h->buckets != want.buckets ||
         h->off_peers != want.off_peers || h->off_buckets != want.off_buckets ||
-        h->off_undo != want.off_undo || h->off_sessions != want.off_sessions ||
-        h->off_marks != want.off_marks || h->off_chunks != want.off_chunks ||
-        h->total != want.total) {
+        h->nets != want.nets || h->off_nets != want.off_nets || h->off_undo != want.off_undo ||
+        h->off_sessions != want.off_sessions || h->off_marks != want.off_marks ||
+        h->off_chunks != want.off_chunks || h->total != want.total) {
         return APR_EINVAL;
     }
     find_parts(mem, a);
@@ -343,11 +346,58 @@ static void unhash(bosh_arena_t *a, const bosh_session_t *s, bosh_ix i)
     }
 }
 
+/* ---- sessions of a client's network ---- */
+
+/* Two counters that a network shares with few others, and both with hardly any: enough to tell who has many. */
+void bosh_arena_net_cells(bosh_arena_t *a, uint64_t net, uint32_t *cell[2])
+{
+    uint64_t x = net * UINT64_C(0x9e3779b97f4a7c15);
+
+    x = (x ^ (x >> 29)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x ^= x >> 32;
+    cell[0] = &a->nets[(uint32_t)x & (a->h->nets / 2 - 1)];
+    cell[1] = &a->nets[a->h->nets / 2 + ((uint32_t)(x >> 32) & (a->h->nets / 2 - 1))];
+}
+
+uint32_t bosh_arena_net_count(bosh_arena_t *a, uint64_t net)
+{
+    uint32_t *cell[2];
+
+    bosh_arena_net_cells(a, net, cell);
+    return *cell[0] < *cell[1] ? *cell[0] : *cell[1];
+}
+
+void bosh_arena_net_add(bosh_arena_t *a, bosh_session_t *s, uint64_t net)
+{
+    uint32_t *cell[2];
+
+    s->net = net;
+    if (net != 0) {
+        a->h->counting = 1;
+        bosh_arena_net_cells(a, net, cell);
+        ++*cell[0];
+        ++*cell[1];
+    }
+}
+
+static void net_remove(bosh_arena_t *a, bosh_session_t *s)
+{
+    uint32_t *cell[2];
+
+    if (s->net != 0) {
+        bosh_arena_net_cells(a, s->net, cell);
+        --*cell[0];
+        --*cell[1];
+        s->net = 0;
+    }
+}
+
 void bosh_arena_session_free(bosh_arena_t *a, bosh_session_t *s)
 {
     bosh_ix i = bosh_arena_index(a, s);
 
     bosh_arena_touch(a, s);
+    net_remove(a, s);
     bosh_arena_own(a, s, 0);
     free_chunks(a, s);
     unhash(a, s, i);

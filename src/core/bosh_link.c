@@ -70,6 +70,10 @@ static apr_status_t take_event(bosh_arena_t *a, bosh_session_t *s, const bosh_sp
     default: /* TLS and END concern the loop alone */
         return APR_SUCCESS;
     }
+    if (ev->news != 0) {
+        s->flags |= (ev->news & BOSH_NEWS_LOGIN ? BOSH_SESS_LOGIN : 0) |
+                    (ev->news & BOSH_NEWS_SM ? BOSH_SESS_SM : 0);
+    }
     if (s->state == BOSH_ST_LIVE) {
         rv = bosh_queue_append_event(a, &link->up, type, &link->raw, raw_base, ev, BOSH_PRIO_INPUT);
         if (rv != APR_SUCCESS) {

@@ -256,6 +256,27 @@ static const char *validate_buckets(bosh_arena_t *a)
     return NULL;
 }
 
+/* The sum is right, and nobody is counted too low. */
+static const char *validate_nets(bosh_arena_t *a)
+{
+    uint64_t want = 0, have = 0;
+    uint32_t *cell[2];
+
+    for (bosh_ix i = 1; i < a->h->fresh_session; i++) {
+        const bosh_session_t *s = bosh_arena_session(a, i);
+        if (s->state != BOSH_ST_FREE && s->net != 0) {
+            bosh_arena_net_cells(a, s->net, cell);
+            CHECK(*cell[0] > 0 && *cell[1] > 0, "a session is not counted for its network");
+            want += 2;
+        }
+    }
+    for (uint32_t i = 0; a->h->counting && i < a->h->nets; i++) {
+        have += a->nets[i];
+    }
+    CHECK(have == want, "the sessions of networks do not add up");
+    return NULL;
+}
+
 /* Marks one free list; none of it may be marked before. */
 static const char *validate_free(bosh_arena_t *a, bosh_ix c, uint32_t *n)
 {
@@ -322,6 +343,9 @@ apr_status_t bosh_arena_validate(bosh_arena_t *a, const char **why)
         *why = validate_buckets(a);
     }
     if (*why == NULL) {
+        *why = validate_nets(a);
+    }
+    if (*why == NULL) {
         *why = validate_chunks(a);
     }
     return *why == NULL ? APR_SUCCESS : APR_EGENERAL;
@@ -379,6 +403,9 @@ static void rebuild_sessions(bosh_arena_t *a)
     bosh_header_t *h = a->h;
 
     memset(a->buckets, 0, (size_t)h->buckets * sizeof(*a->buckets));
+    if (h->counting) {
+        memset(a->nets, 0, (size_t)h->nets * sizeof(*a->nets));
+    }
     h->free_session = 0;
     h->nsessions = 0;
     for (bosh_ix i = h->fresh_session - 1; i > 0; i--) { /* downward, to hand out low ones first */
@@ -396,6 +423,7 @@ static void rebuild_sessions(bosh_arena_t *a)
         s->hash_next = a->buckets[hash];
         a->buckets[hash] = i;
         h->nsessions++;
+        bosh_arena_net_add(a, s, s->net);
         forget_mail(a, s);
     }
 }

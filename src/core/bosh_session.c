@@ -49,8 +49,7 @@ static void begin_verdict(bosh_arena_t *a, const bosh_session_t *s, uint64_t rid
     if (s != NULL) {
         v->session = bosh_arena_index(a, s);
         v->serial = s->serial;
-        /* 17.1: before 1.6 the client knows HTTP codes only; B-324 counts lower versions as none. */
-        v->legacy = s->ver_major == 0 || (s->ver_major == 1 && s->ver_minor < 6);
+        v->legacy = bosh_body_legacy(s->ver_major, s->ver_minor);
         memcpy(v->content, s->content, sizeof(v->content));
     }
 }
@@ -69,14 +68,12 @@ static void tell_error(bosh_verdict_t *v)
     v->error = true;
 }
 
-static void send_slot(bosh_session_t *s, const bosh_slot_t *slot, bosh_verdict_t *v)
+static void send_slot(const bosh_slot_t *slot, bosh_verdict_t *v)
 {
     v->act = BOSH_DO_SEND;
     v->len = slot->flags & BOSH_SLOT_PLAIN ? sizeof(BOSH_BODY_EMPTY) - 1 : slot->answer.len;
     v->rid = slot->rid;
-    if (slot->flags & BOSH_SLOT_FINAL) {
-        v->cond = (bosh_cond_t)s->cond;
-    }
+    v->cond = (bosh_cond_t)slot->cond;
 }
 
 /* A request broke a rule that ends the session: it is told `cond` itself, the others other-request (B-151). */
@@ -114,7 +111,7 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
     if (slot->state == BOSH_SLOT_FREE) { /* refused */
         tell(v, (bosh_cond_t)s->cond);
     } else if (slot->state == BOSH_SLOT_ANSWERED) {
-        send_slot(s, slot, v);
+        send_slot(slot, v);
     } else if (slot->state == BOSH_SLOT_DEFERRED && due) {
         /* R-05: the gap stays open, so this rid may not be answered; type='error' is the one answer 17.3
          * allows. The payload stays, the rid stays received. */
@@ -186,9 +183,20 @@ static void negotiate(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req,
     copy_text(s->xmpp_version, sizeof(s->xmpp_version), req->xmpp_version);
 }
 
+/* Whether a stranger may have one more session, and one with this much in it. */
+static bool welcome(bosh_arena_t *a, const bosh_req_t *req, const bosh_limits_t *lim,
+                    const bosh_client_t *who)
+{
+    if (lim->per_address > 0 && who->net != 0 &&
+        bosh_arena_net_count(a, who->net) >= lim->per_address) {
+        return false;
+    }
+    return lim->login_size == 0 || req->payload_bytes <= lim->login_size;
+}
+
 void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
                          const bosh_limits_t *lim, const uint8_t sid[BOSH_SID_BYTES],
-                         const char *to, const char *ip, bool tls, uint32_t owner,
+                         const char *to, const bosh_client_t *who, uint32_t owner,
                          uint16_t upstream, bosh_holder_t holder, bosh_verdict_t *v)
 {
     bosh_slice_t none = {NULL, 0};
@@ -196,13 +204,18 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
     bosh_slot_t *slot;
 
     begin_verdict(a, NULL, req->rid, v);
-    v->legacy = !(req->has & BOSH_HAS_VER);
+    v->legacy = bosh_body_legacy(req->ver_major, req->ver_minor);
     if (a->h->closing) {
         tell(v, BOSH_COND_SYSTEM_SHUTDOWN);
         return;
     }
     if (lim->keys && req->newkey != NULL && !(req->keys.flags & BOSH_KEY_LEADS)) {
         tell(v, BOSH_COND_BAD_REQUEST); /* no key could ever follow */
+        return;
+    }
+    if (!welcome(a, req, lim, who)) { /* B-367 */
+        a->h->count.refused++;
+        tell(v, BOSH_COND_POLICY_VIOLATION);
         return;
     }
     s = bosh_arena_session_new(a, sid);
@@ -214,8 +227,10 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
     bosh_arena_touch(a, s);
     negotiate(a, s, req, lim);
     copy_text(s->to, sizeof(s->to), to);
-    copy_text(s->peer_ip, sizeof(s->peer_ip), ip);
-    s->flags |= tls ? BOSH_SESS_TLS : 0;
+    copy_text(s->peer_ip, sizeof(s->peer_ip), who->ip);
+    memcpy(s->cert, who->cert, sizeof(s->cert));
+    bosh_arena_net_add(a, s, who->net);
+    s->flags |= who->tls ? BOSH_SESS_TLS : 0;
     s->created = now;
     s->armed = BOSH_NEVER;
     s->inactive_at = BOSH_NEVER;
@@ -293,7 +308,7 @@ static void resend(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bos
         s->pause_until = now + apr_time_from_sec(slot->pause);
     }
     bosh_answer_touch(a, now, s); /* B-204 */
-    send_slot(s, slot, v);
+    send_slot(slot, v);
 }
 
 static size_t print_header(char *dst, const char *to, const char *lang, const char *version)
@@ -349,6 +364,12 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
     if (req->restart) {
         header = restart_header(s, req, buf);
     }
+    if (!(s->flags & BOSH_SESS_LOGIN) && lim->login_size > 0 && (req->has & BOSH_HAS_PAYLOAD) &&
+        bosh_window_waiting(a, s) + BOSH_QUEUE_BYTES(&s->link.down) + req->payload_bytes >
+            lim->login_size) { /* B-367 */
+        fail(a, now, s, BOSH_COND_POLICY_VIOLATION, v);
+        return;
+    }
     take_ack(a, now, s, req);
     rv = bosh_window_store(a, s, now, req, header, holder);
     if (rv == APR_EOF) { /* B-174: the client never acknowledges */
@@ -370,10 +391,15 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
     look(a, now, s, lim, slot, false, v);
 }
 
-/* 19.1: a session made over TLS neither answers nor counts requests without (B-361, B-362, B-208). */
-static bool wrong_channel(const bosh_session_t *s, bool tls, bosh_verdict_t *v)
+/* 19.1: a session made over TLS, or with a client certificate, neither answers nor counts requests without it
+ * (B-361..B-363, B-208). One made without a certificate does not mind that another connection shows one. */
+static bool wrong_channel(const bosh_session_t *s, const bosh_client_t *who, bosh_verdict_t *v)
 {
-    if ((s->flags & BOSH_SESS_TLS) && !tls) {
+    static const uint8_t none[BOSH_CERT_BYTES];
+
+    if (((s->flags & BOSH_SESS_TLS) && !who->tls) ||
+        (memcmp(s->cert, none, sizeof(none)) != 0 &&
+         memcmp(s->cert, who->cert, sizeof(s->cert)) != 0)) {
         v->act = BOSH_DO_CLOSE;
         return true;
     }
@@ -381,7 +407,7 @@ static bool wrong_channel(const bosh_session_t *s, bool tls, bosh_verdict_t *v)
 }
 
 void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
-                          const bosh_limits_t *lim, bool tls, bosh_holder_t holder,
+                          const bosh_limits_t *lim, const bosh_client_t *who, bosh_holder_t holder,
                           bosh_verdict_t *v)
 {
     bool extra = req->terminate || (req->has & BOSH_HAS_PAUSE);
@@ -395,13 +421,13 @@ void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req
         return;
     }
     bosh_arena_touch(a, s);
-    if (wrong_channel(s, tls, v)) {
+    if (wrong_channel(s, who, v)) {
         return;
     }
     slot = bosh_window_slot(a, s, req->rid);
     if (s->state == BOSH_ST_TOMB) { /* 13, R-07: only what has been said can be said again */
         if (slot != NULL && slot->state == BOSH_SLOT_ANSWERED && repeats(s, slot, req)) {
-            send_slot(s, slot, v);
+            send_slot(slot, v);
         } else {
             tell(v, BOSH_COND_ITEM_NOT_FOUND);
         }
@@ -427,8 +453,8 @@ void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req
     }
 }
 
-void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, bool tls,
-                              bosh_verdict_t *v)
+void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid,
+                              const bosh_client_t *who, bosh_verdict_t *v)
 {
     bosh_session_t *s = bosh_arena_find(a, sid);
 
@@ -438,7 +464,7 @@ void bosh_session_bad_request(bosh_arena_t *a, apr_time_t now, const char *sid, 
         return;
     }
     bosh_arena_touch(a, s);
-    if (wrong_channel(s, tls, v)) {
+    if (wrong_channel(s, who, v)) {
         return;
     }
     fail(a, now, s, BOSH_COND_BAD_REQUEST, v);
@@ -508,74 +534,4 @@ size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint
         slot->flags |= BOSH_SLOT_SENT;
     }
     return n;
-}
-
-/* ---- end ---- */
-
-void bosh_session_end(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t cond)
-{
-    bosh_arena_touch(a, s);
-    s->cond = (uint8_t)cond;
-    if (bosh_window_open(a, s, false) > 0 || s->state != BOSH_ST_LIVE) {
-        bosh_answer_bury(a, now, s, cond, BOSH_COND_COUNT);
-    } else { /* nobody is there to be told: the next request is */
-        bosh_answer_close(a, s);
-        s->state = BOSH_ST_ENDING;
-        bosh_answer_touch(a, now, s);
-    }
-}
-
-/* Drops the stored answers but those that may not have been sent yet (B-221). */
-static void forget_answers(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
-{
-    for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
-        if (s->slots[i].state == BOSH_SLOT_ANSWERED &&
-            now - s->slots[i].answered >= apr_time_from_sec(1)) {
-            bosh_window_drop(a, &s->slots[i]);
-        }
-    }
-}
-
-/* R-05, B-145: a gap may stay open for as long as silence may last, whatever is sent again meanwhile. */
-static apr_time_t gap_ends(const bosh_session_t *s)
-{
-    return s->gap_since != 0 && s->inactivity > 0 && s->state == BOSH_ST_LIVE
-               ? s->gap_since + apr_time_from_sec(s->inactivity)
-               : BOSH_NEVER;
-}
-
-apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
-                             const bosh_limits_t *lim)
-{
-    bool closed = s->link.phase == BOSH_LINK_CLOSED || s->link.phase == BOSH_LINK_NONE;
-    apr_time_t next;
-
-    bosh_arena_touch(a, s);
-    if (now >= s->inactive_at || now >= gap_ends(s)) {
-        if (s->state == BOSH_ST_TOMB) {
-            if (closed) {
-                bosh_arena_session_free(a, s);
-                return BOSH_NEVER;
-            }
-        } else { /* 10: nothing is said; whoever comes later finds no session (B-201), B-145 */
-            a->h->count.expired++;
-            bosh_answer_bury(a, now, s, BOSH_COND_ITEM_NOT_FOUND, BOSH_COND_ITEM_NOT_FOUND);
-            forget_answers(a, now, s);
-        }
-    }
-    bosh_answer_settle(a, now, s, lim);
-    if (s->inactive_at == BOSH_NEVER) {
-        /* A request is held now, so the session lives at least that much longer; then look again. */
-        next = now + apr_time_from_sec(s->inactivity > 0 ? s->inactivity : 3600);
-    } else if (now >= s->inactive_at) {
-        next = now +
-               apr_time_from_sec(1); /* the loop is closing the link; it calls again at once then */
-    } else {
-        next = s->inactive_at;
-    }
-    if (gap_ends(s) < next) {
-        next = gap_ends(s);
-    }
-    s->armed = next;
-    return next;
 }

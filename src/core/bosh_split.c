@@ -18,10 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bosh_news.h"
 #include "bosh_scope.h"
 #include "bosh_xml.h"
 
-#define NS_SASL2_PREFIX     "urn:xmpp:sasl:" /* XEP-0388: ...:2, earlier drafts :0 and :1 */
 #define NS_COMPRESS_FEATURE "http://jabber.org/features/compress"
 
 #define DEFAULT_PRIME                                                                              \
@@ -259,30 +259,10 @@ static void read_header(bosh_splitter_t *sp, const bosh_xml_start_t *el)
 
 /* ---- elements ---- */
 
-static bosh_split_type_t classify(const bosh_xml_name_t *name)
-{
-    size_t sasl2 = sizeof(NS_SASL2_PREFIX) - 1;
-
-    if (bosh_xml_slice_is(name->ns, BOSH_NS_STREAMS)) {
-        return bosh_xml_slice_is(name->local, "features") ? BOSH_SPLIT_FEATURES
-               : bosh_xml_slice_is(name->local, "error")  ? BOSH_SPLIT_ERROR
-                                                          : BOSH_SPLIT_STANZA;
-    }
-    if (bosh_xml_slice_is(name->ns, BOSH_NS_SASL) ||
-        (name->ns.n > sasl2 && memcmp(name->ns.p, NS_SASL2_PREFIX, sasl2) == 0)) {
-        return BOSH_SPLIT_SASL;
-    }
-    if (bosh_xml_name_is(name, BOSH_NS_TLS, "proceed") ||
-        bosh_xml_name_is(name, BOSH_NS_TLS, "failure")) {
-        return BOSH_SPLIT_TLS;
-    }
-    return BOSH_SPLIT_STANZA;
-}
-
 static void start_element(bosh_splitter_t *sp, const bosh_xml_start_t *el)
 {
     memset(&sp->cur, 0, sizeof(sp->cur));
-    sp->cur.type = classify(&el->name);
+    sp->cur.type = bosh_news_type(&el->name);
     sp->cur.start = absolute(sp, el->at);
     sp->cur.proceed =
         sp->cur.type == BOSH_SPLIT_TLS && bosh_xml_slice_is(el->name.local, "proceed");
@@ -345,6 +325,9 @@ static void on_start(void *vsp, const bosh_xml_start_t *el)
     }
     if (el->depth == 2) {
         start_element(sp, el);
+        sp->cur.news = bosh_news_of(sp->cur.type, el);
+    } else if (sp->cur.type == BOSH_SPLIT_SASL) {
+        sp->cur.news |= bosh_news_of(sp->cur.type, el);
     } else if (sp->cur.type == BOSH_SPLIT_FEATURES) {
         if (el->depth == 3) {
             start_feature(sp, el);

@@ -68,8 +68,7 @@ static apr_status_t store_payload(bosh_arena_t *a, bosh_slot_t *slot, const bosh
     return APR_SUCCESS;
 }
 
-/* What waits in the slots already. */
-static size_t deferred_bytes(bosh_arena_t *a, const bosh_session_t *s)
+size_t bosh_window_waiting(bosh_arena_t *a, const bosh_session_t *s)
 {
     size_t n = 0;
 
@@ -86,7 +85,7 @@ apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t no
     bosh_slot_t fresh = {.rid = req->rid, .state = BOSH_SLOT_DEFERRED};
     apr_status_t rv;
 
-    if (deferred_bytes(a, s) + req->payload_bytes > BOSH_MAX_DEFERRED &&
+    if (bosh_window_waiting(a, s) + req->payload_bytes > BOSH_MAX_DEFERRED &&
         req->rid > s->received + 1) {
         return APR_ENOMEM;
     }

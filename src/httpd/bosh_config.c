@@ -9,7 +9,6 @@
  */
 #include "bosh_config.h"
 
-#include <ap_mpm.h>
 #include <apr_lib.h>
 #include <apr_strings.h>
 #include <http_log.h>
@@ -28,11 +27,8 @@ APLOG_USE_MODULE(bosh);
 #define DEFAULT_MAX_STANZA   (1024 * 1024)
 #define DEFAULT_QUEUE_SIZE   (4 * 1024 * 1024)
 #define DEFAULT_MAX_SESSIONS 10000
+#define DEFAULT_LOGIN_SIZE   (64 * 1024)
 #define DEFAULT_UP_TIMEOUT   apr_time_from_sec(BOSH_UPSTREAM_TIMEOUT)
-
-/* Chunks provided for each session when BoshMemory does not say: payload on its way, kept answers. */
-#define CHUNKS_PER_SESSION 8
-#define CHUNKS_LEAST       16384
 
 static bosh_global_t global;
 static apr_array_header_t *targets; /* bosh_target_t */
@@ -62,6 +58,7 @@ void *bosh_config_create(apr_pool_t *p, server_rec *s)
     c->upstreams = apr_array_make(p, 2, sizeof(bosh_upstream_t *));
     c->max_wait = c->max_hold = c->max_requests = UNSET;
     c->inactivity = c->polling = c->maxpause = c->keys = c->max_body = UNSET;
+    c->per_address = c->login_time = c->login_size = UNSET;
     return c;
 }
 
@@ -79,7 +76,11 @@ void *bosh_config_merge(apr_pool_t *p, void *base, void *add)
     MERGE(maxpause);
     MERGE(keys);
     MERGE(max_body);
+    MERGE(per_address);
+    MERGE(login_time);
+    MERGE(login_size);
 #undef MERGE
+    c->require_tls = a->require_tls != NULL ? a->require_tls : b->require_tls;
     c->origins = a->origins != NULL ? a->origins : b->origins;
     /* A host's own lines first: they win over the main server's for the same domain. */
     c->upstreams = apr_array_append(p, a->upstreams, b->upstreams);
@@ -223,6 +224,28 @@ static const char *set_flag(cmd_parms *cmd, void *dconf, int on)
     const char *err = check_scope(cmd);
 
     return err != NULL ? err : store_int(cmd, dconf, on, "");
+}
+
+static const char *set_require_tls(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    bosh_config_t *c = bosh_config_of(cmd->server);
+    const char *err = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT | NOT_IN_FILES);
+
+    (void)dconf;
+    if (err != NULL) {
+        return err;
+    }
+    if (ap_cstr_casecmp(arg, "off") == 0 || ap_cstr_casecmp(arg, "on") == 0) {
+        c->require_tls = ap_cstr_casecmp(arg, "on") == 0 ? "on" : "";
+    } else if (strncmp(arg, "https://", 8) == 0 && arg[8] != '\0') {
+        c->require_tls = arg;
+    } else {
+        return apr_psprintf(cmd->pool,
+                            "BoshRequireTLS takes On, Off, or the https:// URI of the endpoint, "
+                            "not '%s'",
+                            arg);
+    }
+    return NULL;
 }
 
 static const char *add_origin(cmd_parms *cmd, void *dconf, const char *arg)
@@ -399,6 +422,9 @@ static void fill_limits(bosh_config_t *c)
     l->polling = (unsigned)or_default(c->polling, DEFAULT_POLLING);
     l->maxpause = (unsigned)or_default(c->maxpause, DEFAULT_MAX_PAUSE);
     l->keys = or_default(c->keys, 1) != 0;
+    l->per_address = (unsigned)or_default(c->per_address, 0);
+    l->login_time = (unsigned)or_default(c->login_time, 0);
+    l->login_size = (size_t)or_default(c->login_size, DEFAULT_LOGIN_SIZE);
     l->queue_size = (size_t)global.queue_size;
     l->answer_size = BOSH_ANSWER_SIZE;
     l->max_repeats = BOSH_MAX_REPEATS;
@@ -480,47 +506,6 @@ bool bosh_config_origin_allowed(const bosh_config_t *conf, const char *origin, b
     return false;
 }
 
-/* The power of two that keeps answers and open requests of the largest window apart (bosh_window.c). */
-static uint32_t slots_for(unsigned requests)
-{
-    uint32_t n = BOSH_SLOTS_MIN;
-
-    while (n < 2 * (requests + 1) && n < BOSH_SLOTS_MAX) {
-        n *= 2;
-    }
-    return n;
-}
-
-void bosh_config_sizes(server_rec *main_server, bosh_arena_sizes_t *sizes)
-{
-    unsigned requests = 0;
-    int daemons = 0;
-    bosh_arena_sizes_t empty;
-
-    for (server_rec *s = main_server; s != NULL; s = s->next) {
-        const bosh_limits_t *l = &bosh_config_of(s)->limits;
-        requests = l->max_requests > requests ? l->max_requests : requests;
-    }
-    ap_mpm_query(AP_MPMQ_HARD_LIMIT_DAEMONS, &daemons);
-    /* Every child of the largest server, and as many of the generation before that linger. */
-    sizes->peers = (uint32_t)(daemons < 4 ? 8 : daemons > 512 ? 1024 : 2 * daemons);
-    sizes->sessions = (uint32_t)global.max_sessions;
-    sizes->slots = slots_for(requests);
-    sizes->chunks = sizes->sessions * CHUNKS_PER_SESSION;
-    if (sizes->chunks < CHUNKS_LEAST) {
-        sizes->chunks = CHUNKS_LEAST;
-    }
-    if (global.memory > 0) {
-        uint64_t fixed;
-        empty = *sizes;
-        empty.chunks = 1;
-        fixed = bosh_arena_size(&empty);
-        sizes->chunks = (uint64_t)global.memory > fixed + 1024 * 1024
-                            ? (uint32_t)(((uint64_t)global.memory - fixed) / (BOSH_CHUNK_SIZE + 1))
-                            : 0;
-    }
-}
-
 /* ---- the table ---- */
 
 #define HOST(field)   offsetof(bosh_config_t, field), false
@@ -534,6 +519,9 @@ static const int_rule_t max_pause_rule = {HOST(maxpause), 0, 32767};
 static const int_rule_t polling_rule = {HOST(polling), 0, 3600};
 static const int_rule_t keys_rule = {HOST(keys), 0, 1};
 static const int_rule_t max_body_rule = {HOST(max_body), 1024, 256 * 1024 * 1024};
+static const int_rule_t per_address_rule = {HOST(per_address), 0, 4 * 1024 * 1024};
+static const int_rule_t login_time_rule = {HOST(login_time), 0, 32767};
+static const int_rule_t login_size_rule = {HOST(login_size), 0, 256 * 1024 * 1024};
 static const int_rule_t max_stanza_rule = {SERVER(max_stanza), 10000, 256 * 1024 * 1024};
 static const int_rule_t queue_size_rule = {SERVER(queue_size), 16384, 1024 * 1024 * 1024};
 static const int_rule_t async_rule = {SERVER(async), 0, 1};
@@ -558,6 +546,13 @@ const command_rec bosh_config_directives[] = {
     SECONDS("BoshPolling", polling_rule, "shortest time between empty requests; 0: any"),
     FLAG("BoshKeys", keys_rule, "whether the keys of clients that send some are verified"),
     SIZE("BoshMaxBody", max_body_rule, "largest request body"),
+    NUMBER("BoshMaxSessionsPerAddress", per_address_rule,
+           "most sessions at once of one client address; 0: any number"),
+    SECONDS("BoshLoginTimeout", login_time_rule, "time for a new session to log in; 0: any"),
+    SIZE("BoshLoginSize", login_size_rule,
+         "most payload that may wait in a session before it has logged in; 0: as later"),
+    AP_INIT_TAKE1("BoshRequireTLS", set_require_tls, NULL, RSRC_CONF,
+                  "whether sessions are created over TLS alone, or the URI to go to for that"),
     SIZE("BoshMaxStanza", max_stanza_rule, "largest element from an XMPP server"),
     SIZE("BoshQueueSize", queue_size_rule, "most bytes waiting in a session, each way"),
     NUMBER("BoshMaxSessions", max_sessions_rule, "most sessions at once"),

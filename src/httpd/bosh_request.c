@@ -18,8 +18,8 @@
 #include <http_core.h>
 #include <http_log.h>
 #include <http_protocol.h>
-#include <http_ssl.h>
 
+#include "bosh_access.h"
 #include "bosh_body.h"
 #include "bosh_clock.h"
 #include "bosh_config.h"
@@ -192,6 +192,9 @@ static int send_verdict(request_rec *r, bosh_verdict_t *v)
                       v->error                    ? "error"
                       : v->cond == BOSH_COND_NONE ? "terminate"
                                                   : bosh_body_condition(v->cond));
+        if (v->cond == BOSH_COND_SEE_OTHER_URI) {
+            return bosh_respond_elsewhere(r, bosh_access_elsewhere(r, bosh_config_of(r->server)));
+        }
         return bosh_respond_tell(r, v);
     case BOSH_DO_BUSY:
         return send_busy(r);
@@ -300,12 +303,16 @@ static const char *fold_domain(request_rec *r, const char *to)
 
 /* 7.1: a session for this request; false: `v` is the answer, no session was made. */
 static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *req,
-                   bosh_holder_t holder, bosh_verdict_t *v)
+                   const bosh_client_t *who, bosh_holder_t holder, bosh_verdict_t *v)
 {
     const char *to = fold_domain(r, req->to);
     const bosh_upstream_t *u;
     uint8_t sid[BOSH_SID_BYTES];
 
+    if (!who->tls && bosh_access_elsewhere(r, conf) != NULL) { /* B-308 */
+        tell_now(v, BOSH_COND_SEE_OTHER_URI);
+        return;
+    }
     if (to == NULL) {
         tell_now(v, BOSH_COND_IMPROPER_ADDRESSING);
         return;
@@ -327,12 +334,15 @@ static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *
         return;
     }
     bosh_lock(child.lock);
-    bosh_session_create(child.lock->arena, bosh_clock_now(), req, &conf->limits, sid, to,
-                        r->useragent_ip, ap_ssl_conn_is_ssl(r->connection), child.peer,
-                        (uint16_t)u->row, holder, v);
+    bosh_session_create(child.lock->arena, bosh_clock_now(), req, &conf->limits, sid, to, who,
+                        child.peer, (uint16_t)u->row, holder, v);
     bosh_unlock(child.lock);
-    if (v->act == BOSH_DO_TELL && v->cond == BOSH_COND_INTERNAL_SERVER_ERROR &&
-        bosh_clock_now() - child.full_logged > FULL_LOG_EVERY) {
+    if (v->act == BOSH_DO_TELL && v->cond == BOSH_COND_POLICY_VIOLATION) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                      "no session: more than BoshMaxSessionsPerAddress of this address, or more "
+                      "payload than BoshLoginSize");
+    } else if (v->act == BOSH_DO_TELL && v->cond == BOSH_COND_INTERNAL_SERVER_ERROR &&
+               bosh_clock_now() - child.full_logged > FULL_LOG_EVERY) {
         child.full_logged = bosh_clock_now();
         ap_log_rerror(
             APLOG_MARK, APLOG_WARNING, 0, r,
@@ -409,9 +419,11 @@ static bool coded(request_rec *r)
 static void apply_body(request_rec *r, const bosh_config_t *conf, desk_t *d, size_t len,
                        bosh_holder_t holder, bosh_verdict_t *v)
 {
+    bosh_client_t who;
     bosh_req_t req;
     const char *why = NULL;
     apr_status_t rv;
+    bool legacy;
 
     if (coded(r)) {
         ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
@@ -419,7 +431,10 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, desk_t *d, siz
         tell_now(v, BOSH_COND_BAD_REQUEST);
         return;
     }
+    bosh_access_client(r, conf, &who);
     rv = bosh_body_parse(d->parser, d->buf, len, &req, &why);
+    /* What cannot be read may be of any version. */
+    legacy = rv == APR_SUCCESS && bosh_body_legacy(req.ver_major, req.ver_minor);
     if (rv == APR_SUCCESS && !strings_ok(&req)) {
         rv = APR_EGENERAL;
         why = "an attribute of the body is too long or not what it should be";
@@ -435,18 +450,18 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, desk_t *d, siz
     } else if (rv != APR_SUCCESS) {
         ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "bad request: %s", why);
         tell_now(v, BOSH_COND_BAD_REQUEST);
+        v->legacy = legacy && !(req.has & BOSH_HAS_SID);
         if (req.has & BOSH_HAS_SID) { /* B-044 */
             bosh_lock(child.lock);
-            bosh_session_bad_request(child.lock->arena, bosh_clock_now(), req.sid,
-                                     ap_ssl_conn_is_ssl(r->connection), v);
+            bosh_session_bad_request(child.lock->arena, bosh_clock_now(), req.sid, &who, v);
             bosh_unlock(child.lock);
         }
     } else if (!(req.has & BOSH_HAS_SID)) {
-        create(r, conf, &req, holder, v);
+        create(r, conf, &req, &who, holder, v);
     } else {
         bosh_lock(child.lock);
-        bosh_session_request(child.lock->arena, bosh_clock_now(), &req, &conf->limits,
-                             ap_ssl_conn_is_ssl(r->connection), holder, v);
+        bosh_session_request(child.lock->arena, bosh_clock_now(), &req, &conf->limits, &who, holder,
+                             v);
         bosh_unlock(child.lock);
     }
 }
@@ -500,6 +515,9 @@ int bosh_request_handler(request_rec *r)
     bosh_respond_headers(r, conf);
     switch (r->method_number) {
     case M_POST:
+        if (!bosh_access_origin_ok(r, conf)) { /* B-370 */
+            return bosh_respond_text(r, HTTP_FORBIDDEN, "this origin may not use the endpoint\n");
+        }
         return child.loop != NULL ? post(r, conf) : send_busy(r);
     case M_OPTIONS:
         return bosh_respond_options(r);

@@ -113,6 +113,25 @@ int bosh_respond_tell(request_rec *r, const bosh_verdict_t *v)
     return send_bucket(r, status, content_of(r, v), b, len);
 }
 
+int bosh_respond_elsewhere(request_rec *r, const char *uri)
+{
+    static const char child[] = "<uri>", end[] = "</uri>" BOSH_BODY_CLOSE;
+    bosh_ans_t ans = {.flags = BOSH_ANS_TERMINATE, .cond = BOSH_COND_SEE_OTHER_URI};
+    size_t most = 6 * strlen(uri);
+    char *buf = apr_bucket_alloc(BOSH_BODY_OPEN_MAX + most + sizeof(child) + sizeof(end),
+                                 r->connection->bucket_alloc);
+    size_t len = bosh_body_print_open(buf, &ans, false);
+
+    memcpy(buf + len, child, sizeof(child) - 1);
+    len += sizeof(child) - 1;
+    len += bosh_body_escape(buf + len, most, uri);
+    memcpy(buf + len, end, sizeof(end) - 1);
+    len += sizeof(end) - 1;
+    return send_bucket(
+        r, HTTP_OK, DEFAULT_CONTENT,
+        apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc), len);
+}
+
 /* 19.1: the connection ends without an answer. */
 int bosh_respond_close(request_rec *r)
 {
@@ -124,7 +143,7 @@ int bosh_respond_close(request_rec *r)
 int bosh_respond_stored(request_rec *r, const bosh_verdict_t *v, char *buf, size_t len)
 {
     return send_bucket(
-        r, HTTP_OK, content_of(r, v),
+        r, v->legacy ? legacy_status(v->cond) : HTTP_OK, content_of(r, v),
         apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc), len);
 }
 

@@ -279,6 +279,7 @@ class Httpd:
         if self.handler:
             out.append(f'<Location "{BIND_PATH}">\n  SetHandler bosh\n{self.location}\n</Location>')
         out += [f"BoshUpstream {u}" for u in self.upstreams]
+        out.append("BoshLoginSize 0")  # most tests send what they like before they log in
         if self.polling is not None:
             out.append(f"BoshPolling {self.polling}")
         out.append(self.directives)

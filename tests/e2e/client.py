@@ -294,14 +294,16 @@ class Exchange:
 class Conn:
     """One TCP connection. Answers are matched to the exchanges in their order."""
 
-    def __init__(self, port, tls=False, host="127.0.0.1"):
+    def __init__(self, port, tls=False, host="127.0.0.1", certificate=None):
         self.sock = socket.create_connection((host, port), 10)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            if certificate:
+                context.load_cert_chain(*certificate)
             self.sock = context.wrap_socket(self.sock)
-        self.tls = tls
+        self.tls, self.tls_lock = tls, threading.Lock()
         self.local_port = self.sock.getsockname()[1]
         self.buffer, self.queue = bytearray(), []
         self.lock = threading.Lock()
@@ -311,8 +313,9 @@ class Conn:
         Reactor.get().add(self)
 
     def send(self, data):
-        self.sock.settimeout(30)
-        self.sock.sendall(data.encode() if isinstance(data, str) else data)
+        with self.tls_lock:  # two threads may not use one TLS connection at the same time
+            self.sock.settimeout(30)
+            self.sock.sendall(data.encode() if isinstance(data, str) else data)
 
     def expect(self, **options):
         exchange = Exchange(self, **options)
@@ -340,10 +343,11 @@ class Conn:
     def on_readable(self):
         try:
             if self.tls:
-                self.sock.settimeout(0.0)
-                data = self.sock.recv(262144)
-                while self.sock.pending():
-                    data += self.sock.recv(262144)
+                with self.tls_lock:
+                    self.sock.settimeout(0.0)
+                    data = self.sock.recv(262144)
+                    while self.sock.pending():
+                        data += self.sock.recv(262144)
             else:
                 data = self.sock.recv(262144, socket.MSG_DONTWAIT)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -432,13 +436,15 @@ def dechunk(data, pos):
 # ---- BOSH ----
 
 class BoshClient:
-    def __init__(self, port, path=BIND_PATH, tls=False, secrets=None):
-        self.port, self.path, self.tls = port, path, tls
+    """certificate: (certificate, key) files that it shows over TLS; may be changed between requests."""
+
+    def __init__(self, port, path=BIND_PATH, tls=False, secrets=None, certificate=None):
+        self.port, self.path, self.tls, self.certificate = port, path, tls, certificate
         self.sessions = []
         self.secrets = secrets if secrets is not None else set()
 
     def connect(self):
-        return Conn(self.port, self.tls)
+        return Conn(self.port, self.tls, certificate=self.certificate)
 
     def head(self, length=None, method="POST", headers=(), version="1.1", path=None, host="localhost"):
         """The request line and headers."""

@@ -321,7 +321,7 @@ static void pass(apr_time_t us)
 }
 
 /* A POST on a new connection; attrs go into the body's start tag. Returns the connection. */
-static int post_tls(bool tls, const char *attrs, const char *payload)
+static int post_as(const bosh_client_t *who, const char *attrs, const char *payload)
 {
     static char text[4 << 20];
     int i = E->nconns++;
@@ -339,14 +339,14 @@ static int post_tls(bool tls, const char *attrs, const char *payload)
     ck_assert_msg(bosh_body_parse(E->body, text, (size_t)n, &req, &why) == APR_SUCCESS, "%s: %s",
                   text, why);
     if (req.has & BOSH_HAS_SID) {
-        SECTION(&c->v, bosh_session_request(&E->a, E->now, &req, &E->lim, tls, c->holder, &c->v));
+        SECTION(&c->v, bosh_session_request(&E->a, E->now, &req, &E->lim, who, c->holder, &c->v));
     } else {
         uint8_t sid[BOSH_SID_BYTES];
         for (size_t k = 0; k < sizeof(sid); k++) {
             sid[k] = (uint8_t)rand();
         }
-        SECTION(&c->v, bosh_session_create(&E->a, E->now, &req, &E->lim, sid, req.to, "127.0.0.1",
-                                           tls, E->owner, 0, c->holder, &c->v));
+        SECTION(&c->v, bosh_session_create(&E->a, E->now, &req, &E->lim, sid, req.to, who, E->owner,
+                                           0, c->holder, &c->v));
         E->index = c->v.session;
         E->serial = c->v.serial;
         E->raw_base = 0;
@@ -357,6 +357,13 @@ static int post_tls(bool tls, const char *attrs, const char *payload)
     finish(c);
     settle();
     return i;
+}
+
+static int post_tls(bool tls, const char *attrs, const char *payload)
+{
+    bosh_client_t who = {.ip = "192.0.2.1", .tls = tls};
+
+    return post_as(&who, attrs, payload);
 }
 
 static int post(const char *attrs, const char *payload)

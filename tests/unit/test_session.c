@@ -139,6 +139,7 @@ START_TEST(test_B_101_full_table)
 }
 END_TEST
 
+/* rows: R-18 */
 START_TEST(test_B_096_payload_in_the_creation_request)
 {
     int c = post("rid='1000' to='example.com' wait='10' hold='1'", M("early"));
@@ -1294,15 +1295,16 @@ END_TEST
 
 START_TEST(test_B_362_bad_requests_without_tls_do_no_harm)
 {
+    const bosh_client_t plain = {.ip = "192.0.2.1"}, secure = {.ip = "192.0.2.1", .tls = true};
     bosh_verdict_t v;
 
     post_tls(true, "rid='1000' to='example.com' wait='10' hold='1' ver='1.6'", "");
     server_header("id='x' version='1.0'");
     server("<stream:features/>");
-    bosh_session_bad_request(&E->a, E->now, E->sid, false, &v);
+    bosh_session_bad_request(&E->a, E->now, E->sid, &plain, &v);
     ck_assert_int_eq(v.act, BOSH_DO_CLOSE);
     ck_assert(session()->state == BOSH_ST_LIVE);
-    bosh_session_bad_request(&E->a, E->now, E->sid, true, &v);
+    bosh_session_bad_request(&E->a, E->now, E->sid, &secure, &v);
     ck_assert_int_eq(v.act, BOSH_DO_TELL);
     ck_assert(session()->state == BOSH_ST_TOMB);
 }

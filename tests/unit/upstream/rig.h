@@ -307,6 +307,7 @@ static inline int request(const char *attrs, const char *payload)
     call_t *c = &R.call[i];
     size_t size = strlen(payload) + strlen(attrs) + 256;
     char *text = malloc(size);
+    const bosh_client_t who = {.ip = "127.0.0.1"};
     bosh_body_t *body = bosh_body_create();
     bosh_req_t req;
     const char *why = NULL;
@@ -320,15 +321,14 @@ static inline int request(const char *attrs, const char *payload)
     ck_assert_msg(bosh_body_parse(body, text, (size_t)n, &req, &why) == APR_SUCCESS, "%s", why);
     bosh_lock(R.lock);
     if (req.has & BOSH_HAS_SID) {
-        bosh_session_request(&C.arena, bosh_clock_now(), &req, &R.lim, false, c->holder, &c->v);
+        bosh_session_request(&C.arena, bosh_clock_now(), &req, &R.lim, &who, c->holder, &c->v);
     } else {
         uint8_t sid[BOSH_SID_BYTES];
         for (size_t k = 0; k < sizeof(sid); k++) {
             sid[k] = (uint8_t)rand();
         }
-        bosh_session_create(&C.arena, bosh_clock_now(), &req, &R.lim, sid, req.to, "127.0.0.1",
-                            false, R.me, (uint16_t)(req.route != NULL ? atoi(req.route) : 0),
-                            c->holder, &c->v);
+        bosh_session_create(&C.arena, bosh_clock_now(), &req, &R.lim, sid, req.to, &who, R.me,
+                            (uint16_t)(req.route != NULL ? atoi(req.route) : 0), c->holder, &c->v);
     }
     bosh_unlock(R.lock);
     bosh_body_destroy(body);
