@@ -57,7 +57,7 @@ bosh_cppflags = $(apxs_cppflags) $(FORTIFY) -Iinclude $(patsubst -I%,-isystem %,
 bosh_cflags = $(apxs_cflags) -std=gnu99 $(WARN) -fPIC -fvisibility=hidden $(SAN) $(CFLAGS)
 httpd_include = -isystem $(apxs_include)
 # What the module links, beyond what httpd brings (APR).
-LIBS := -lexpat
+LIBS := -lexpat -lz
 LINK := -Wl,-z,relro -Wl,-z,now -Wl,--as-needed
 
 # --- the module ----------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ $(BUILD)/unit/%: $(OBJ)/tests/unit/%.o $(UNIT_HELP) $(CORE_OBJ)
 $(BUILD)/fuzz/replay_%: $(OBJ)/tests/fuzz/fuzz_%.o $(OBJ)/tests/fuzz/replay.o $(CORE_OBJ)
 	@mkdir -p $(@D)
 	@echo "LINK  $@"
-	@$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(apr_libs) -lexpat
+	@$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(apr_libs) $(LIBS)
 
 # Without the second one gcc 12 takes the end of a thread for an error.
 export ASAN_OPTIONS ?= detect_stack_use_after_return=1:use_sigaltstack=0
@@ -149,7 +149,7 @@ fuzz: ## fuzzes with clang: NAME=body TIME=60 (seconds)
 	$(need_apxs)
 	$(CLANG) -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -std=gnu99 \
 		$(apxs_cppflags) -Iinclude $(apr_include) -o build/fuzz/fuzz_$(NAME) \
-		tests/fuzz/fuzz_$(NAME).c $(CORE_SRC) $(apr_libs) -lexpat
+		tests/fuzz/fuzz_$(NAME).c $(CORE_SRC) $(apr_libs) $(LIBS)
 	build/fuzz/fuzz_$(NAME) -max_total_time=$(TIME) -artifact_prefix=build/fuzz/$(NAME)- \
 		$(addprefix -dict=,$(wildcard tests/fuzz/$(NAME).dict)) \
 		build/fuzz/found/$(NAME) tests/fuzz/corpus/$(NAME)

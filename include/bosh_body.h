@@ -97,7 +97,7 @@ apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_r
 
 /* What an answer's start tag says. Zero-initialize, then set what is needed. */
 #define BOSH_ANS_CREATION                                                                          \
-    0x01u /* sid, wait, requests, hold, inactivity, polling, maxpause, ver, restartlogic */
+    0x01u /* sid, wait, requests, hold, inactivity, polling, maxpause, ver, accept, restartlogic */
 #define BOSH_ANS_ANNOUNCE  0x02u /* from, authid, xmpp:version */
 #define BOSH_ANS_STREAM_NS 0x04u /* xmlns:stream, for features and errors */
 #define BOSH_ANS_TERMINATE 0x08u /* type='terminate', condition unless BOSH_COND_NONE */
@@ -114,6 +114,7 @@ typedef struct bosh_ans_t {
     unsigned ver_major, ver_minor;            /* major 0: omitted */
     const char *from, *authid, *xmpp_version; /* NULL or "": omitted */
     const char *lang;                         /* xml:lang, NULL or "": omitted */
+    const char *accept;                       /* NULL: omitted */
     uint64_t ack;
     uint64_t report;
     unsigned time;

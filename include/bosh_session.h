@@ -29,6 +29,7 @@ typedef struct bosh_limits_t {
     size_t answer_size;   /* soft: an answer stops taking further stanzas beyond it */
     unsigned max_repeats; /* of one unanswered rid (B-168) */
     bool keys;            /* new sessions may use key sequencing (15, B-278) */
+    bool inflate;         /* request bodies may come compressed: `accept` (7.2) */
     unsigned per_address; /* sessions of one client address; 0: any number (B-367) */
     unsigned login_time;  /* seconds from its creation for a session to log in; 0: any time */
     size_t

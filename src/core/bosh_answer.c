@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "bosh_inflate.h"
 #include "bosh_pace.h"
 #include "bosh_point.h"
 #include "bosh_window.h"
@@ -179,6 +180,7 @@ static bool print_answer(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
 
     payload = payload && bosh_queue_head(a, &s->link.up, &head, &len);
     fill_attributes(a, now, s, slot, payload, head, &ans, sid);
+    ans.accept = lim->inflate ? BOSH_ACCEPT : NULL; /* B-091: said with the creation alone */
     if (ans.flags == 0 && !payload) {
         slot->flags |= BOSH_SLOT_PLAIN;
         return true;

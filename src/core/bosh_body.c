@@ -494,7 +494,7 @@ static char *put_creation(char *at, const bosh_ans_t *ans)
         at[-1] = '.';
         at = put_number(at, "", ans->ver_minor);
     }
-    return at;
+    return put_string(at, " accept='", ans->accept, 32);
 }
 
 static char *put_fate(char *at, const bosh_ans_t *ans)

@@ -58,7 +58,7 @@ void *bosh_config_create(apr_pool_t *p, server_rec *s)
     c->upstreams = apr_array_make(p, 2, sizeof(bosh_upstream_t *));
     c->max_wait = c->max_hold = c->max_requests = UNSET;
     c->inactivity = c->polling = c->maxpause = c->keys = c->max_body = UNSET;
-    c->per_address = c->login_time = c->login_size = UNSET;
+    c->per_address = c->login_time = c->login_size = c->inflate = c->route = UNSET;
     return c;
 }
 
@@ -79,6 +79,8 @@ void *bosh_config_merge(apr_pool_t *p, void *base, void *add)
     MERGE(per_address);
     MERGE(login_time);
     MERGE(login_size);
+    MERGE(inflate);
+    MERGE(route);
 #undef MERGE
     c->require_tls = a->require_tls != NULL ? a->require_tls : b->require_tls;
     c->origins = a->origins != NULL ? a->origins : b->origins;
@@ -422,6 +424,7 @@ static void fill_limits(bosh_config_t *c)
     l->polling = (unsigned)or_default(c->polling, DEFAULT_POLLING);
     l->maxpause = (unsigned)or_default(c->maxpause, DEFAULT_MAX_PAUSE);
     l->keys = or_default(c->keys, 1) != 0;
+    l->inflate = or_default(c->inflate, 1) != 0;
     l->per_address = (unsigned)or_default(c->per_address, 0);
     l->login_time = (unsigned)or_default(c->login_time, 0);
     l->login_size = (size_t)or_default(c->login_size, DEFAULT_LOGIN_SIZE);
@@ -519,6 +522,8 @@ static const int_rule_t max_pause_rule = {HOST(maxpause), 0, 32767};
 static const int_rule_t polling_rule = {HOST(polling), 0, 3600};
 static const int_rule_t keys_rule = {HOST(keys), 0, 1};
 static const int_rule_t max_body_rule = {HOST(max_body), 1024, 256 * 1024 * 1024};
+static const int_rule_t inflate_rule = {HOST(inflate), 0, 1};
+static const int_rule_t route_rule = {HOST(route), 0, 1};
 static const int_rule_t per_address_rule = {HOST(per_address), 0, 4 * 1024 * 1024};
 static const int_rule_t login_time_rule = {HOST(login_time), 0, 32767};
 static const int_rule_t login_size_rule = {HOST(login_size), 0, 256 * 1024 * 1024};
@@ -546,6 +551,9 @@ const command_rec bosh_config_directives[] = {
     SECONDS("BoshPolling", polling_rule, "shortest time between empty requests; 0: any"),
     FLAG("BoshKeys", keys_rule, "whether the keys of clients that send some are verified"),
     SIZE("BoshMaxBody", max_body_rule, "largest request body"),
+    FLAG("BoshInflate", inflate_rule, "whether request bodies may be compressed"),
+    FLAG("BoshRoute", route_rule,
+         "whether clients may choose between the servers that are configured"),
     NUMBER("BoshMaxSessionsPerAddress", per_address_rule,
            "most sessions at once of one client address; 0: any number"),
     SECONDS("BoshLoginTimeout", login_time_rule, "time for a new session to log in; 0: any"),

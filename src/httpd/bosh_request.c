@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The content handler. A worker reads the body and parses it without a lock, applies it to the session under
+ * The content handler. A worker reads the body (bosh_desk.c) and parses it without a lock, applies it to the session under
  * the arena lock, and then either sends the answer that is stored or gives the request to bosh_hold.c; a
  * worker that is handed a waiting request asks the session again and does the same. Nothing of the parse
  * survives into the hold, so that a held request stays small.
@@ -9,12 +9,10 @@
  */
 #include "bosh_request.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include <apr_lib.h>
 #include <apr_strings.h>
-#include <apr_thread_mutex.h>
 #include <http_core.h>
 #include <http_log.h>
 #include <http_protocol.h>
@@ -23,33 +21,23 @@
 #include "bosh_body.h"
 #include "bosh_clock.h"
 #include "bosh_config.h"
+#include "bosh_desk.h"
 #include "bosh_hold.h"
 #include "bosh_lock.h"
 #include "bosh_point.h"
 #include "bosh_respond.h"
+#include "bosh_route.h"
 #include "bosh_session.h"
 
 APLOG_USE_MODULE(bosh);
 
-#define KEEP_BUFFER    (64 * 1024) /* a desk whose buffer has grown beyond this gives it back */
 #define COPY_STEP      (64 * 1024) /* bytes copied out of the arena per lock hold */
 #define FULL_LOG_EVERY apr_time_from_sec(10)
-#define BROKEN         (-1) /* of read_body(): not an HTTP status */
-
-/* What a worker needs to take one body in; pooled, never held while a request waits. */
-typedef struct desk_t {
-    struct desk_t *next;
-    bosh_body_t *parser;
-    char *buf;
-    size_t size;
-} desk_t;
 
 static struct {
     bosh_loop_t *loop;
     bosh_lock_t *lock;
     uint32_t peer;
-    apr_thread_mutex_t *mutex; /* of the free desks */
-    desk_t *desks;
     apr_time_t full_logged;
 } child;
 
@@ -60,83 +48,14 @@ typedef struct wait_t {
     bosh_verdict_t v;
 } wait_t;
 
-/* ---- desks ---- */
-
-static apr_status_t free_desks(void *unused)
-{
-    (void)unused;
-    while (child.desks != NULL) {
-        desk_t *d = child.desks;
-        child.desks = d->next;
-        bosh_body_destroy(d->parser);
-        free(d->buf);
-        free(d);
-    }
-    return APR_SUCCESS;
-}
-
 void bosh_request_child_init(apr_pool_t *pchild, bosh_loop_t *loop)
 {
     child.loop = loop;
     if (loop != NULL) {
         child.lock = bosh_loop_lock(loop);
         child.peer = bosh_loop_peer(loop);
-        apr_thread_mutex_create(&child.mutex, APR_THREAD_MUTEX_DEFAULT, pchild);
-        apr_pool_cleanup_register(pchild, NULL, free_desks, apr_pool_cleanup_null);
+        bosh_desk_child_init(pchild);
     }
-}
-
-static desk_t *take_desk(void)
-{
-    desk_t *d;
-
-    apr_thread_mutex_lock(child.mutex);
-    d = child.desks;
-    if (d != NULL) {
-        child.desks = d->next;
-    }
-    apr_thread_mutex_unlock(child.mutex);
-    if (d == NULL) {
-        d = calloc(1, sizeof(*d));
-        if (d != NULL && (d->parser = bosh_body_create()) == NULL) {
-            free(d);
-            d = NULL;
-        }
-    }
-    return d;
-}
-
-static void give_desk(desk_t *d)
-{
-    if (d->size > KEEP_BUFFER) {
-        free(d->buf);
-        d->buf = NULL;
-        d->size = 0;
-    }
-    bosh_body_forget(d->parser);
-    apr_thread_mutex_lock(child.mutex);
-    d->next = child.desks;
-    child.desks = d;
-    apr_thread_mutex_unlock(child.mutex);
-}
-
-static bool grow(desk_t *d, size_t need)
-{
-    size_t size = d->size > 0 ? d->size : 4096;
-    char *buf;
-
-    while (size < need) {
-        size *= 2;
-    }
-    if (size > d->size) {
-        buf = realloc(d->buf, size);
-        if (buf == NULL) {
-            return false;
-        }
-        d->buf = buf;
-        d->size = size;
-    }
-    return true;
 }
 
 /* No memory, or no loop: Strophe and others try the same rid again after a 5xx. */
@@ -301,12 +220,50 @@ static const char *fold_domain(request_rec *r, const char *to)
     return d;
 }
 
+/*
+ * The server for this domain and route (B-085 to B-087); NULL: *cond says why. A client may choose between those
+ * that are configured, and nothing else: its text is compared, and connected to is what the line says.
+ */
+static const bosh_upstream_t *choose_server(request_rec *r, const bosh_config_t *conf,
+                                            const char *domain, const char *route,
+                                            bosh_cond_t *cond)
+{
+    const bosh_upstream_t *u = bosh_config_find(conf, domain);
+    bosh_slice_t host;
+    unsigned port;
+
+    *cond = BOSH_COND_HOST_UNKNOWN;
+    if (u == NULL) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "no BoshUpstream serves the domain '%s'",
+                      ap_escape_logitem(r->pool, domain));
+        return NULL;
+    }
+    if (conf->route <= 0 || route == NULL) {
+        return u;
+    }
+    if (!bosh_route_read(route, &host, &port)) {
+        *cond = BOSH_COND_BAD_REQUEST;
+        return NULL;
+    }
+    for (int i = 0; i < conf->upstreams->nelts; i++) {
+        u = APR_ARRAY_IDX(conf->upstreams, i, const bosh_upstream_t *);
+        if (u->host != NULL && u->port == port && strlen(u->host) == host.n &&
+            ap_cstr_casecmpn(u->host, host.p, host.n) == 0) {
+            return u;
+        }
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "no BoshUpstream line has the target of route '%s'",
+                  ap_escape_logitem(r->pool, route));
+    return NULL;
+}
+
 /* 7.1: a session for this request; false: `v` is the answer, no session was made. */
 static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *req,
                    const bosh_client_t *who, bosh_holder_t holder, bosh_verdict_t *v)
 {
     const char *to = fold_domain(r, req->to);
     const bosh_upstream_t *u;
+    bosh_cond_t cond;
     uint8_t sid[BOSH_SID_BYTES];
 
     if (!who->tls && bosh_access_elsewhere(r, conf) != NULL) { /* B-308 */
@@ -317,11 +274,10 @@ static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *
         tell_now(v, BOSH_COND_IMPROPER_ADDRESSING);
         return;
     }
-    u = bosh_config_find(conf, to);
+    u = choose_server(r, conf, to, req->route, &cond);
     if (u == NULL) {
-        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "no BoshUpstream serves the domain '%s'",
-                      ap_escape_logitem(r->pool, to));
-        tell_now(v, BOSH_COND_HOST_UNKNOWN);
+        tell_now(v, cond);
+        v->legacy = bosh_body_legacy(req->ver_major, req->ver_minor);
         return;
     }
     if (req->terminate) { /* B-097 */
@@ -354,46 +310,14 @@ static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *
     }
 }
 
-/* ---- reading ---- */
-
-/*
- * The whole body into the desk. OK, or the HTTP status to answer with, or BROKEN for a body that does not
- * arrive whole; that one never reaches the session (B-012).
- */
-static int read_body(request_rec *r, const bosh_config_t *conf, desk_t *d, size_t *len)
-{
-    size_t most = (size_t)conf->max_body;
-    int rv = ap_setup_client_block(r, REQUEST_CHUNKED_DECHUNK);
-    long n;
-
-    *len = 0;
-    if (rv != OK) {
-        return rv;
-    }
-    if (r->remaining > (apr_off_t)most) {
-        return HTTP_REQUEST_ENTITY_TOO_LARGE;
-    }
-    if (!ap_should_client_block(r)) {
-        return OK;
-    }
-    do {
-        /* One byte more than may be, to see whether there is more. */
-        if (*len > most || !grow(d, *len + (r->remaining > 0 ? (size_t)r->remaining + 1 : 4096))) {
-            return *len > most ? HTTP_REQUEST_ENTITY_TOO_LARGE : HTTP_SERVICE_UNAVAILABLE;
-        }
-        n = ap_get_client_block(r, d->buf + *len, d->size - *len);
-        if (n < 0) {
-            return BROKEN;
-        }
-        *len += (size_t)n;
-    } while (n > 0);
-    return *len > most ? HTTP_REQUEST_ENTITY_TOO_LARGE : OK;
-}
+/* ---- a request ---- */
 
 static int refuse_body(request_rec *r, const bosh_config_t *conf, int status)
 {
+    bosh_verdict_t v;
+
     switch (status) {
-    case BROKEN: /* a 4xx would end the client's session; so it sends the request again */
+    case BOSH_DESK_BROKEN: /* a 4xx would end the client's session; so it sends the request again */
         return bosh_respond_close(r);
     case HTTP_REQUEST_ENTITY_TOO_LARGE: /* B-019: no session is touched */
         ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
@@ -402,21 +326,19 @@ static int refuse_body(request_rec *r, const bosh_config_t *conf, int status)
         return bosh_respond_text(r, status, "request body larger than BoshMaxBody\n");
     case HTTP_SERVICE_UNAVAILABLE:
         return send_busy(r);
+    case HTTP_UNSUPPORTED_MEDIA_TYPE: /* B-093; whose it was nobody can read */
+    case HTTP_BAD_REQUEST:
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
+                      "bad request: its Content-Encoding was not offered, or not kept");
+        tell_now(&v, BOSH_COND_BAD_REQUEST);
+        return bosh_respond_tell(r, &v);
     default:
         return status;
     }
 }
 
-/* B-093: a coding that was not offered cannot be read. */
-static bool coded(request_rec *r)
-{
-    const char *coding = apr_table_get(r->headers_in, "Content-Encoding");
-
-    return coding != NULL && ap_cstr_casecmp(coding, "identity") != 0;
-}
-
 /* Parses and applies the body on the desk; `v` says what to do. */
-static void apply_body(request_rec *r, const bosh_config_t *conf, desk_t *d, size_t len,
+static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d,
                        bosh_holder_t holder, bosh_verdict_t *v)
 {
     bosh_client_t who;
@@ -425,14 +347,8 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, desk_t *d, siz
     apr_status_t rv;
     bool legacy;
 
-    if (coded(r)) {
-        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
-                      "bad request: a Content-Encoding that was not offered");
-        tell_now(v, BOSH_COND_BAD_REQUEST);
-        return;
-    }
     bosh_access_client(r, conf, &who);
-    rv = bosh_body_parse(d->parser, d->buf, len, &req, &why);
+    rv = bosh_body_parse(d->parser, d->buf, d->len, &req, &why);
     /* What cannot be read may be of any version. */
     legacy = rv == APR_SUCCESS && bosh_body_legacy(req.ver_major, req.ver_minor);
     if (rv == APR_SUCCESS && !strings_ok(&req)) {
@@ -468,31 +384,30 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, desk_t *d, siz
 
 static int post(request_rec *r, const bosh_config_t *conf)
 {
-    desk_t *d = take_desk();
+    bosh_desk_t *d = bosh_desk_take();
     bosh_waiter_t waiter;
     bosh_holder_t holder;
     bosh_verdict_t v;
     wait_t *w;
-    size_t len;
     int rv;
 
     if (d == NULL) {
         return send_busy(r);
     }
-    rv = read_body(r, conf, d, &len);
+    rv = bosh_desk_read(r, conf, d);
     if (rv != OK) {
-        give_desk(d);
+        bosh_desk_give(d);
         return refuse_body(r, conf, rv);
     }
     if (bosh_hold_new(r, &waiter) != APR_SUCCESS) {
-        give_desk(d);
+        bosh_desk_give(d);
         return send_busy(r);
     }
     holder.peer = child.peer;
     holder.waiter = waiter.id;
     holder.gen = waiter.gen;
-    apply_body(r, conf, d, len, holder, &v);
-    give_desk(d);
+    apply_body(r, conf, d, holder, &v);
+    bosh_desk_give(d);
     if (v.act != BOSH_DO_HOLD) {
         bosh_hold_free(waiter);
         return send_verdict(r, &v);

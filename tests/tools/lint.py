@@ -28,12 +28,12 @@ CLANG_FORMAT = 14  # another version breaks lines in other places
 
 LAYERS = ("core", "upstream", "httpd", "module")  # each may include itself and what stands before it
 
-# What core may have: libc without clock, locks, sockets and processes; types and helpers of APR; expat.
+# What core may have: libc without clock, locks, sockets and processes; types and helpers of APR; expat, zlib.
 CORE_SYSTEM = {
     "assert.h", "ctype.h", "errno.h", "inttypes.h", "limits.h", "stdarg.h", "stdbool.h", "stddef.h",
     "stdint.h", "stdio.h", "stdlib.h", "string.h",
     "apr.h", "apr_errno.h", "apr_hash.h", "apr_lib.h", "apr_pools.h", "apr_sha1.h", "apr_strings.h",
-    "apr_tables.h", "apr_time.h", "expat.h",
+    "apr_tables.h", "apr_time.h", "expat.h", "zlib.h",
 }
 HTTPD_SYSTEM = re.compile(r"^(httpd|http_\w+|ap_\w+|util_\w+|mod_\w+|mpm_\w+|scoreboard|unixd)\.h$")
 # Core is given time, randomness, lock and log by its caller.

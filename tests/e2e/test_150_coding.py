@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compression and character sets of requests and answers: XEP-0124 sections 5 and 7.2."""
+
+import gzip
+import re
+import time
+import zlib
+
+import pytest
+import xmltool as X
+from bosh_env import INSTRUMENTED
+from client import TB, check_answer, new_body
+
+LIMIT = 256 * 1024
+LONG = "long and wide " * 2000
+
+
+@pytest.fixture(scope="module")
+def server(httpd, stub_server):
+    return httpd(upstreams=[stub_server.upstream()], modules=["deflate", "filter"],
+                 location="SetOutputFilter DEFLATE", directives=f"BoshPolling 0\nBoshMaxBody {LIMIT}\n")
+
+
+def raw_deflate(data):
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(data) + packer.flush()
+
+
+PACKERS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "GZIP": gzip.compress}
+
+
+# ---- answers ----
+
+def long_answer(client, stub, accept):
+    """The raw answer with a long text in it, and the text."""
+    session, upstream = client.start(stub)
+    exchange = session.send_next(headers={"Accept-Encoding": accept}, check=False).held(0.1)
+    upstream.send_message(LONG)
+    return exchange.raw()
+
+
+@pytest.mark.parametrize("accept", ["gzip", "gzip, deflate, br", "deflate, gzip;q=0.5", "br;q=1, gzip;q=1.0"])
+@pytest.mark.rows("B-006", "B-003")
+def test_B_006_an_answer_is_compressed_for_who_can_read_it(client, stub, accept):
+    answer = long_answer(client, stub, accept)
+    assert answer.get("Content-Encoding") == "gzip", answer
+    assert "accept-encoding" in answer.get("Vary", "").lower()
+    # And not chunked: what came has the length that was said, and nothing else.
+    assert answer.get("Transfer-Encoding") is None
+    assert answer.get("Content-Length") == str(len(answer.body)) and len(answer.body) < len(LONG) / 4
+    root = X.parse(gzip.decompress(answer.body))
+    assert X.text_of(root.find(X.tag("message")), "body") == LONG
+
+
+@pytest.mark.parametrize("accept", [None, "identity", "gzip;q=0", "gzip; q=0.000, identity", "GZIP;q=0, *", "*;q=0, identity",
+                                    "deflate", "br", "gzip;q=0, br;q=0"])
+@pytest.mark.rows("B-006")
+def test_B_006_and_not_for_others(client, stub, accept):
+    answer = check_answer(long_answer(client, stub, accept))
+    assert answer.get("Content-Encoding") is None, answer
+    assert answer.texts() == [LONG]
+
+
+@pytest.mark.rows("B-006")
+def test_B_006_a_repeat_is_coded_as_it_asks(client, stub):
+    """The stored answer is the same, whatever its first reader could unpack (B-161)."""
+    session, upstream = client.start(stub)
+    exchange = session.send(1001, headers={"Accept-Encoding": "gzip"}, check=False).held(0.1)
+    upstream.send_message(LONG)
+    packed = exchange.raw()
+    plain = session.send(1001).answer()
+    assert gzip.decompress(packed.body) == plain.body
+
+
+def test_small_answers_are_left_alone(client, stub):
+    answer = client.new_async(headers={"Accept-Encoding": "gzip"}).answer()
+    assert answer.get("Content-Encoding") is None
+    client.session(answer.exchange)
+
+
+# ---- requests ----
+
+@pytest.mark.rows("B-091", "B-092")
+def test_B_091_accept_names_what_can_be_read(client, stub):
+    session, upstream = client.start(stub)
+    offered = session.creation.attr("accept").split(",")
+    assert offered
+    for i, coding in enumerate(offered):
+        data = PACKERS[coding](session.body(1001 + i, X.message(coding)).encode())
+        session.rid = 1001 + i
+        session.post(data, headers={"Content-Encoding": coding})
+        assert upstream.wait_bodies(i + 1)[-1] == coding
+    # A session can begin with such a request.
+    client.session(client.post(gzip.compress(new_body().encode()), headers={"Content-Encoding": "gzip"}, creation=True))
+
+
+@pytest.mark.parametrize("coding,pack", [*PACKERS.items(), ("deflate", raw_deflate), ("identity", lambda data: data)])
+def test_B_092_all_forms(client, stub, coding, pack):
+    session, upstream = client.start(stub)
+    text = "häufig \U0001f600 " * 1500
+    for rid, part in ((1001, "x"), (1002, text)):
+        session.post(pack(session.body(rid, X.message(part)).encode()), headers={"Content-Encoding": coding})
+        upstream.wait_bodies(rid - 1000)
+    session.rid = 1002
+    assert upstream.bodies() == ["x", text]
+
+
+@pytest.mark.rows("B-092", "B-004")
+def test_B_092_in_chunks(client, stub):
+    session, upstream = client.start(stub)
+    data = gzip.compress(session.body(1001, X.message("in pieces")).encode())
+    conn = client.connect()
+    conn.expect(session=session)
+    conn.send(client.head(headers={"Transfer-Encoding": "chunked", "Content-Encoding": "gzip"}))
+    for i in range(0, len(data), 7):
+        piece = data[i:i + 7]
+        conn.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+    conn.send(b"0\r\n\r\n")
+    session.rid = 1001
+    assert upstream.wait_bodies(1) == ["in pieces"]
+    conn.close()
+
+
+@pytest.mark.parametrize("damage", ["cut", "more", "byte", "none", "empty"])
+def test_B_092_what_cannot_be_unpacked(client, stub, damage):
+    """Nobody can tell whose it was: bad-request, and the session lives."""
+    session, upstream = client.start(stub)
+    text = session.body(1001, X.message("x" * 3000)).encode()
+    data = bytearray(gzip.compress(text))
+    if damage == "cut":
+        del data[-20:]
+    elif damage == "more":
+        data += b"x"
+    elif damage == "byte":
+        data[len(data) // 2] ^= 4
+    elif damage == "none":
+        data = text
+    else:
+        data = b""
+    TB(client.post(bytes(data), headers={"Content-Encoding": "gzip"}).answer(), "bad-request")
+    session.send_next(X.message("y"))
+    assert upstream.wait_bodies(1) == ["y"]
+
+
+@pytest.mark.rows("B-093", "B-091")
+def test_B_093_turned_off(httpd, stub):
+    server = httpd(children=1, upstreams=[stub.upstream()], directives="BoshInflate Off\n")
+    client = server.client()
+    session, _ = client.start(stub)
+    assert session.creation.attr("accept") is None
+    answer = client.post(gzip.compress(session.body(1001).encode()), headers={"Content-Encoding": "gzip"}).answer()
+    TB(answer, "bad-request")
+    client.close()
+
+
+@pytest.mark.parametrize("coding,pack", [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", raw_deflate)])
+def test_B_094_bombs(client, server, stub, coding, pack):
+    session, upstream = client.start(stub)
+    stays = [client.new() for _ in range(2)]
+    packed = pack(b"\0" * 10_000_000)
+    before = server.rss_kb()
+    start = time.monotonic()
+    for _ in range(20):
+        assert client.post(packed, headers={"Content-Encoding": coding}).raw().status == 413
+    assert time.monotonic() - start < 20
+    if not INSTRUMENTED:  # twenty threads may each keep as much as a request may be; one bomb is more than that
+        assert server.rss_kb() - before < 9000, "unpacked into memory"
+    session.send_next(X.message("x"))
+    assert upstream.wait_bodies(1) == ["x"]
+    stays[0].send_next().held(0.1)
+
+
+@pytest.mark.rows("B-094", "B-019")
+def test_B_094_the_limit_is_that_of_any_body(client, stub):
+    session, upstream = client.start(stub)
+    empty = len(session.body(1001, X.message("")))
+    # A text that packs to a tenth or so, unlike what the ratio is there for.
+    words = "".join(f"{i * 7919 % 100003:06} " for i in range(LIMIT // 7 + 1))
+    text = session.body(1001, X.message(words[:LIMIT - empty + 1])).encode()
+    assert len(text) == LIMIT + 1
+    assert client.post(gzip.compress(text), headers={"Content-Encoding": "gzip"}).raw().status == 413
+    text = session.body(1001, X.message(words[:LIMIT - empty])).encode()
+    session.rid = 1001
+    session.post(gzip.compress(text), headers={"Content-Encoding": "gzip"})
+    assert upstream.wait_bodies(1) == [words[:LIMIT - empty]]
+
+
+@pytest.mark.rows("B-092", "B-094")
+def test_a_filter_of_httpd_may_do_it_instead(httpd, stub):
+    server = httpd(children=1, upstreams=[stub.upstream()], modules=["deflate"],
+                   location="SetInputFilter DEFLATE", directives=f"BoshMaxBody {LIMIT}\n")
+    client = server.client()
+    session, upstream = client.start(stub)
+    session.post(gzip.compress(session.body(1001, X.message("x")).encode()), headers={"Content-Encoding": "gzip"})
+    assert upstream.wait_bodies(1) == ["x"]
+    session.rid = 1001
+    session.post(zlib.compress(session.body(1002, X.message("y")).encode()), headers={"Content-Encoding": "deflate"})
+    assert upstream.wait_bodies(2) == ["x", "y"]
+    session.rid = 1002
+    client.close()
+
+
+# ---- character sets ----
+
+@pytest.mark.rows("B-053", "B-052")
+def test_B_053_utf8_alone(client, stub):
+    """No other encoding is offered; `charsets`, if it were sent, would have to name some."""
+    session, _ = client.start(stub)
+    charsets = session.creation.attr("charsets")
+    assert charsets is None or re.fullmatch(r"[\w.:-]+( [\w.:-]+)*", charsets), charsets
+    names = (charsets or "UTF-8").upper().split()
+    assert names == ["UTF-8"], "an encoding that is not understood"
+    session.over = True
+    body = session.body(1001, X.message("caf\u00e9")).encode("latin-1")
+    TB(session.post(body, headers={"Content-Type": "text/xml; charset=iso-8859-1"}).answer(), "bad-request")
