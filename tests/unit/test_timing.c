@@ -98,6 +98,7 @@ int main(void)
     int failed;
 
     tcase_add_test(tc, test_B_368_looking_up_a_sid);
+    tcase_set_timeout(tc, 60);
     suite_add_tcase(suite, tc);
     sr = srunner_create(suite);
     srunner_run_all(sr, CK_NORMAL);
