@@ -97,11 +97,12 @@ typedef enum bosh_slot_state_t {
 #define BOSH_SLOT_CREATION  0x10u
 #define BOSH_SLOT_EXCUSED                                                                          \
     0x20u /* its client has been told type='error': it gets E when due, no payload */
-#define BOSH_SLOT_FINAL  0x40u  /* the stored answer ends the session */
-#define BOSH_SLOT_MAILED 0x80u  /* its holder has been mailed and has not looked yet */
-#define BOSH_SLOT_PLAIN  0x200u /* the answer is BOSH_BODY_EMPTY: nothing is stored for it */
-#define BOSH_SLOT_SENT   0x400u /* the answer has been read to its end by who sends it */
-#define BOSH_SLOT_GAVE   0x100u /* the stored answer carries payload */
+#define BOSH_SLOT_FINAL  0x40u   /* the stored answer ends the session */
+#define BOSH_SLOT_MAILED 0x80u   /* its holder has been mailed and has not looked yet */
+#define BOSH_SLOT_PLAIN  0x200u  /* the answer is BOSH_BODY_EMPTY: nothing is stored for it */
+#define BOSH_SLOT_SENT   0x400u  /* the answer has been read to its end by who sends it */
+#define BOSH_SLOT_GAVE   0x100u  /* the stored answer carries payload */
+#define BOSH_SLOT_AGAIN  0x1000u /* it was sent once more */
 #define BOSH_SLOT_SUSPECT                                                                          \
     0x800u /* DEFERRED: one request too many, unless another's connection is gone (bosh_pace.h) */
 
@@ -185,6 +186,9 @@ typedef enum bosh_state_t {
 #define BOSH_SESS_REPORT    0x80u  /* the next answer reports the one after client_ack (9.2) */
 #define BOSH_SESS_LOGIN     0x100u /* the client has logged in */
 #define BOSH_SESS_SM        0x200u /* client and server have stream management (XEP-0198) */
+#define BOSH_SESS_RETURNS                                                                          \
+    0x400u /* what the client does not get goes back to the server: bosh_back.h */
+#define BOSH_SESS_BACK 0x800u /* ... and now is the time */
 
 /* Text comes first, the link's included: what is written once, when the session or its stream begins, and
  * need not be saved before each change (bosh_undo.h). */

@@ -29,6 +29,7 @@ typedef struct bosh_limits_t {
     size_t answer_size;   /* soft: an answer stops taking further stanzas beyond it */
     unsigned max_repeats; /* of one unanswered rid (B-168) */
     bool keys;            /* new sessions may use key sequencing (15, B-278) */
+    bool returns;         /* undelivered stanzas of a session go back: bosh_back.h */
     bool inflate;         /* request bodies may come compressed: `accept` (7.2) */
     unsigned per_address; /* sessions of one client address; 0: any number (B-367) */
     unsigned login_time;  /* seconds from its creation for a session to log in; 0: any time */
@@ -116,6 +117,10 @@ void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_
  */
 size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid,
                          size_t off, char *dst, size_t n);
+
+/* The answer of this rid could not be written to the connection it was read for, or not to its end. Without
+ * effect when it has been sent to another one. */
+void bosh_session_unsent(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid);
 
 /* ---- for the owner's loop: the upstream side ---- */
 

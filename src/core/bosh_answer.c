@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "bosh_back.h"
 #include "bosh_inflate.h"
 #include "bosh_pace.h"
 #include "bosh_point.h"
@@ -326,7 +327,9 @@ static bosh_slot_t *oldest_open(bosh_arena_t *a, bosh_session_t *s, bool live)
 
 void bosh_answer_close(bosh_arena_t *a, bosh_session_t *s)
 {
-    if (s->link.phase != BOSH_LINK_CLOSED && s->link.phase != BOSH_LINK_NONE) {
+    /* What is to go back precedes it: then the loop finds the end by itself. */
+    if (s->link.phase != BOSH_LINK_CLOSED && s->link.phase != BOSH_LINK_NONE &&
+        !(s->flags & BOSH_SESS_BACK)) {
         bosh_queue_append(a, &s->link.down, BOSH_ITEM_CLOSE, NULL, 0, BOSH_PRIO_ANSWER);
     }
     bosh_answer_mail_owner(a, s);
@@ -353,8 +356,13 @@ void bosh_answer_bury(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_c
     while ((slot = oldest_open(a, s, false)) != NULL) {
         bury_slot(a, now, s, slot, rest);
     }
-    bosh_queue_clear(a, &s->link.up);
-    s->link.up_single = 0;
+    if (!ending) {
+        bosh_back_begin(a, s);
+    }
+    if (!(s->flags & BOSH_SESS_BACK)) {
+        bosh_queue_clear(a, &s->link.up);
+        s->link.up_single = 0;
+    }
     if (!ending) {
         bosh_answer_close(a, s);
     }

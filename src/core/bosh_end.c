@@ -6,6 +6,7 @@
 #include "bosh_session.h"
 
 #include "bosh_answer.h"
+#include "bosh_back.h"
 #include "bosh_undo.h"
 #include "bosh_window.h"
 
@@ -15,18 +16,20 @@ void bosh_session_end(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_c
     s->cond = (uint8_t)cond;
     if (bosh_window_open(a, s, false) > 0 || s->state != BOSH_ST_LIVE) {
         bosh_answer_bury(a, now, s, cond, BOSH_COND_COUNT);
-    } else { /* nobody is there to be told: the next request is */
+    } else {                   /* nobody is there to be told: the next request is */
+        bosh_back_begin(a, s); /* the stream ends now; who comes later may find less */
         bosh_answer_close(a, s);
         s->state = BOSH_ST_ENDING;
         bosh_answer_touch(a, now, s);
     }
 }
 
-/* Drops the stored answers but those that may not have been sent yet (B-221). */
+/* Drops the stored answers but those that may not have been sent yet (B-221), or are to go back. */
 static void forget_answers(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
 {
     for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
-        if (s->slots[i].state == BOSH_SLOT_ANSWERED &&
+        bool back = (s->flags & BOSH_SESS_BACK) && bosh_back_lost(&s->slots[i]);
+        if (s->slots[i].state == BOSH_SLOT_ANSWERED && !back &&
             now - s->slots[i].answered >= apr_time_from_sec(1)) {
             bosh_window_drop(a, &s->slots[i]);
         }

@@ -163,6 +163,13 @@ void bosh_session_link_over(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, 
     bosh_queue_clear(a, &link->down);
     bosh_bytes_clear(a, &link->raw);
     bosh_bytes_clear(a, &link->prime);
+    if (s->flags & BOSH_SESS_BACK) { /* there is nobody left to give it back to */
+        s->flags &= ~BOSH_SESS_BACK;
+        if (s->state == BOSH_ST_TOMB) {
+            bosh_queue_clear(a, &link->up);
+            link->up_single = 0;
+        }
+    }
     if (s->state == BOSH_ST_LIVE) {
         s->state = BOSH_ST_ENDING;
         s->cond = (uint8_t)cond;

@@ -178,6 +178,7 @@ static void negotiate(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req,
         s->flags |= BOSH_SESS_KEYED;
         memcpy(s->key, req->keys.next, sizeof(s->key));
     }
+    s->flags |= lim->returns ? BOSH_SESS_RETURNS : 0;
     copy_text(s->lang, sizeof(s->lang), req->lang);
     copy_text(s->content, sizeof(s->content), req->content);
     copy_text(s->xmpp_version, sizeof(s->xmpp_version), req->xmpp_version);
@@ -300,10 +301,11 @@ static void repeat(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bos
 }
 
 /* 14.3: an answer sent once more, as it was. A repeated pause pauses again. */
-static void resend(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_slot_t *slot,
+static void resend(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot,
                    bosh_verdict_t *v)
 {
     a->h->count.resends++;
+    slot->flags |= BOSH_SLOT_AGAIN;
     if ((slot->flags & BOSH_SLOT_PAUSE) && slot->rid == s->paused_rid && slot->rid == s->received) {
         s->pause_until = now + apr_time_from_sec(slot->pause);
     }
@@ -427,6 +429,7 @@ void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req
     slot = bosh_window_slot(a, s, req->rid);
     if (s->state == BOSH_ST_TOMB) { /* 13, R-07: only what has been said can be said again */
         if (slot != NULL && slot->state == BOSH_SLOT_ANSWERED && repeats(s, slot, req)) {
+            slot->flags |= BOSH_SLOT_AGAIN;
             send_slot(slot, v);
         } else {
             tell(v, BOSH_COND_ITEM_NOT_FOUND);
@@ -534,4 +537,16 @@ size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint
         slot->flags |= BOSH_SLOT_SENT;
     }
     return n;
+}
+
+void bosh_session_unsent(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid)
+{
+    bosh_session_t *s = bosh_arena_get(a, session, serial);
+    bosh_slot_t *slot = s != NULL ? bosh_window_slot(a, s, rid) : NULL;
+
+    if (slot != NULL && slot->state == BOSH_SLOT_ANSWERED && !(slot->flags & BOSH_SLOT_AGAIN)) {
+        bosh_arena_touch(a, s);
+        slot->flags &= (uint16_t)~BOSH_SLOT_SENT;
+        slot->holder.peer = 0;
+    }
 }

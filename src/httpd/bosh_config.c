@@ -58,7 +58,7 @@ void *bosh_config_create(apr_pool_t *p, server_rec *s)
     c->upstreams = apr_array_make(p, 2, sizeof(bosh_upstream_t *));
     c->max_wait = c->max_hold = c->max_requests = UNSET;
     c->inactivity = c->polling = c->maxpause = c->keys = c->max_body = UNSET;
-    c->per_address = c->login_time = c->login_size = c->inflate = c->route = UNSET;
+    c->per_address = c->login_time = c->login_size = c->inflate = c->route = c->returns = UNSET;
     return c;
 }
 
@@ -81,6 +81,7 @@ void *bosh_config_merge(apr_pool_t *p, void *base, void *add)
     MERGE(login_size);
     MERGE(inflate);
     MERGE(route);
+    MERGE(returns);
 #undef MERGE
     c->require_tls = a->require_tls != NULL ? a->require_tls : b->require_tls;
     c->origins = a->origins != NULL ? a->origins : b->origins;
@@ -424,6 +425,7 @@ static void fill_limits(bosh_config_t *c)
     l->polling = (unsigned)or_default(c->polling, DEFAULT_POLLING);
     l->maxpause = (unsigned)or_default(c->maxpause, DEFAULT_MAX_PAUSE);
     l->keys = or_default(c->keys, 1) != 0;
+    l->returns = or_default(c->returns, 1) != 0;
     l->inflate = or_default(c->inflate, 1) != 0;
     l->per_address = (unsigned)or_default(c->per_address, 0);
     l->login_time = (unsigned)or_default(c->login_time, 0);
@@ -522,6 +524,7 @@ static const int_rule_t max_pause_rule = {HOST(maxpause), 0, 32767};
 static const int_rule_t polling_rule = {HOST(polling), 0, 3600};
 static const int_rule_t keys_rule = {HOST(keys), 0, 1};
 static const int_rule_t max_body_rule = {HOST(max_body), 1024, 256 * 1024 * 1024};
+static const int_rule_t returns_rule = {HOST(returns), 0, 1};
 static const int_rule_t inflate_rule = {HOST(inflate), 0, 1};
 static const int_rule_t route_rule = {HOST(route), 0, 1};
 static const int_rule_t per_address_rule = {HOST(per_address), 0, 4 * 1024 * 1024};
@@ -561,6 +564,8 @@ const command_rec bosh_config_directives[] = {
          "most payload that may wait in a session before it has logged in; 0: as later"),
     AP_INIT_TAKE1("BoshRequireTLS", set_require_tls, NULL, RSRC_CONF,
                   "whether sessions are created over TLS alone, or the URI to go to for that"),
+    FLAG("BoshReturnUndelivered", returns_rule,
+         "whether senders are told what the client of a session that ends did not get"),
     SIZE("BoshMaxStanza", max_stanza_rule, "largest element from an XMPP server"),
     SIZE("BoshQueueSize", queue_size_rule, "most bytes waiting in a session, each way"),
     NUMBER("BoshMaxSessions", max_sessions_rule, "most sessions at once"),

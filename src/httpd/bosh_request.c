@@ -74,6 +74,38 @@ static int send_busy(request_rec *r)
     return bosh_respond_text(r, HTTP_SERVICE_UNAVAILABLE, "busy, try again\n");
 }
 
+/* A stored answer with payload on its way to the client. */
+typedef struct sending_t {
+    conn_rec *conn;
+    bosh_ix session;
+    uint32_t serial;
+    uint64_t rid;
+} sending_t;
+
+/* The request's pool goes when the answer has been written, or cannot be any more: B-293. */
+static apr_status_t sending_ends(void *baton)
+{
+    const sending_t *w = baton;
+
+    if (w->conn->aborted) {
+        bosh_lock(child.lock);
+        bosh_session_unsent(child.lock->arena, w->session, w->serial, w->rid);
+        bosh_unlock(child.lock);
+    }
+    return APR_SUCCESS;
+}
+
+static void watch_sending(request_rec *r, const bosh_verdict_t *v)
+{
+    sending_t *w = apr_palloc(r->pool, sizeof(*w));
+
+    w->conn = r->connection;
+    w->session = v->session;
+    w->serial = v->serial;
+    w->rid = v->rid;
+    apr_pool_cleanup_register(r->pool, w, sending_ends, apr_pool_cleanup_null);
+}
+
 /* The stored answer, copied out of the arena in steps so that no lock is held for long. */
 static int send_stored(request_rec *r, bosh_verdict_t *v)
 {
@@ -96,6 +128,9 @@ static int send_stored(request_rec *r, bosh_verdict_t *v)
         return bosh_respond_tell(r, v);
     }
     BOSH_POINT("answer-fetched");
+    if (have > sizeof(BOSH_BODY_EMPTY)) {
+        watch_sending(r, v);
+    }
     return bosh_respond_stored(r, v, buf, have);
 }
 

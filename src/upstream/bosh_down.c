@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bosh_back.h"
+#include "bosh_bounce.h"
 #include "bosh_dial.h"
 #include "bosh_point.h"
 #include "bosh_up.h"
@@ -81,7 +83,7 @@ static bool flush_pend(bosh_streams_t *ss, bosh_stream_t *st)
     return true;
 }
 
-typedef enum down_t { DOWN_NOTHING, DOWN_WRITE, DOWN_RESTART, DOWN_CLOSE } down_t;
+typedef enum down_t { DOWN_NOTHING, DOWN_WRITE, DOWN_RESTART, DOWN_BACK, DOWN_CLOSE } down_t;
 
 /* What the head of `down` asks for now; for WRITE its bytes are in ss->buf. Lock held. */
 static down_t next_down(bosh_streams_t *ss, bosh_session_t *s, size_t *n)
@@ -104,7 +106,10 @@ static down_t next_down(bosh_streams_t *ss, bosh_session_t *s, size_t *n)
         }
         bosh_queue_pop(ss->arena, down); /* an empty item: nothing to write */
     }
-    /* There may have been no chunk for the CLOSE item. */
+    if (s->link.phase == BOSH_LINK_OPEN && (s->flags & BOSH_SESS_BACK)) {
+        return DOWN_BACK;
+    }
+    /* There may have been no chunk for the CLOSE item, or it was to wait. */
     return s->link.phase == BOSH_LINK_OPEN && s->state != BOSH_ST_LIVE ? DOWN_CLOSE : DOWN_NOTHING;
 }
 
@@ -185,6 +190,51 @@ static void close_stream(bosh_streams_t *ss, bosh_stream_t *st)
     bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "closing the stream");
 }
 
+/*
+ * 0206 7: some of what the client did not get is answered in its place, before the end of the stream. Each text is
+ * taken out under the lock, read without it, and what is to be said goes the way of all stanzas. Returns the bytes
+ * that were read; 0: that was all, or the session is no longer ours.
+ */
+static size_t return_some(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    bosh_bounce_t *bounce = bosh_bounce_create();
+    char *text = malloc(BOSH_IO_SIZE);
+    size_t size = BOSH_IO_SIZE, done = 0, len = 0, n;
+    bosh_session_t *s;
+    bool whole;
+
+    while (bounce != NULL && text != NULL && done < BOSH_IO_ROUND &&
+           (s = bosh_stream_lock(ss, st)) != NULL) {
+        len = bosh_back_take(ss->arena, s, text, size, &whole);
+        bosh_stream_unlock(ss);
+        if (len > size) {
+            free(text);
+            text = malloc(size = len);
+            continue;
+        }
+        if (len == 0) {
+            break;
+        }
+        done += len;
+        if (bosh_bounce_add(bounce, text, len, whole) != APR_SUCCESS) {
+            bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "a stanza cannot be returned");
+        }
+    }
+    s = bosh_stream_lock(ss, st);
+    if (s != NULL) {
+        if (bounce == NULL || text == NULL) { /* no memory: without it, then */
+            s->flags &= ~BOSH_SESS_BACK;
+        } else {
+            const char *said = bosh_bounce_text(bounce, &n);
+            bosh_back_give(ss->arena, s, said, n);
+        }
+        bosh_stream_unlock(ss);
+    }
+    free(text);
+    bosh_bounce_destroy(bounce);
+    return done;
+}
+
 void bosh_down_pump(bosh_streams_t *ss, bosh_stream_t *st)
 {
     size_t n = 0, put = 0, round = 0;
@@ -214,6 +264,14 @@ void bosh_down_pump(bosh_streams_t *ss, bosh_stream_t *st)
                 return;
             }
             n = 0;
+            continue;
+        case DOWN_BACK:
+            round += return_some(ss, st);
+            n = 0;
+            if (round >= BOSH_IO_ROUND) {
+                st->want_write = true; /* the rest in the next turn */
+                return;
+            }
             continue;
         case DOWN_CLOSE:
             close_stream(ss, st);
