@@ -5,7 +5,8 @@
  *
  * httpd tells every child the same, whatever the reason. The reasons differ in who serves the sessions next:
  *
- *     graceful restart      children of a younger generation: held requests are answered with nothing at once
+ *     graceful restart      children of a younger generation: held requests are answered with nothing as soon as
+ *                           they have the streams
  *     recycling, reaping    another child of this generation: the same, as soon as that is certain
  *     graceful-stop         nobody: the sessions end with system-shutdown, and held requests get that answer
  *
@@ -25,6 +26,9 @@
 #define BOSH_YIELD_TIME apr_time_from_msec(1500)
 /* What differs between recycling and graceful-stop shows within this time. */
 #define BOSH_DOUBT_TIME apr_time_from_msec(400)
+/* How long held requests wait at a restart: for the streams to move, and for a child to move them to. */
+#define BOSH_MOVE_TIME   apr_time_from_msec(500)
+#define BOSH_FOLLOW_TIME apr_time_from_sec(2)
 /* How often httpd's parent is looked at in doubt, and how often stragglers are told that all is over. */
 #define BOSH_LOOK_TIME apr_time_from_msec(50)
 #define BOSH_TELL_TIME apr_time_from_msec(250)

@@ -48,11 +48,28 @@ static void look_at_parent(bosh_drain_t *d)
     d->look_at = now_of(d) + (d->released ? BOSH_TELL_TIME : BOSH_LOOK_TIME);
 }
 
+/*
+ * A restart: until there is a younger child, whoever asks anew meets a server that takes no connection, and what
+ * comes for him has to wait; and a hundred clients that come back at once take the processor from those who
+ * hand over and take over. So held requests stay, and are answered as ever, until the streams are there.
+ */
+static bool is_followed(const bosh_drain_t *d)
+{
+    apr_interval_time_t waited = now_of(d) - d->began;
+    uint32_t heir = bosh_peers_heir(d->peers);
+
+    if (heir != 0 && bosh_peers_is_younger(d->peers, heir) &&
+        (bosh_drain_done(d) || waited >= BOSH_MOVE_TIME)) {
+        return true;
+    }
+    return waited >= BOSH_FOLLOW_TIME || is_crowded(d);
+}
+
 /* Somebody goes on serving the sessions for certain. */
 static bool goes_on(const bosh_drain_t *d)
 {
     if (!bosh_loop_is_current(d->cfg)) {
-        return true;
+        return is_followed(d);
     }
     return now_of(d) - d->began >= (d->doubted ? BOSH_ALONE_TIME : BOSH_DOUBT_TIME) &&
            (d->parent == BOSH_PARENT_RUNS ||
@@ -151,6 +168,8 @@ static void linger(bosh_drain_t *d)
 
 void bosh_drain_turn(bosh_drain_t *d, bool asked)
 {
+    bool alone;
+
     if (d->began == 0) {
         d->began = now_of(d);
         bosh_peers_drain(d->peers);
@@ -164,12 +183,15 @@ void bosh_drain_turn(bosh_drain_t *d, bool asked)
         d->asked_at = now_of(d);
     }
     look_at_parent(d);
-    if (!d->released && d->parent != BOSH_PARENT_STOPS && goes_on(d)) {
-        release(d);
-    }
     if (d->parent == BOSH_PARENT_STOPS) {
         give_up(d);
-    } else if (is_alone(d) || (d->asked_at != 0 && now_of(d) - d->asked_at >= BOSH_DRAIN_TIME)) {
+        return;
+    }
+    alone = is_alone(d);
+    if (!d->released && goes_on(d)) {
+        release(d);
+    }
+    if (alone || (d->asked_at != 0 && now_of(d) - d->asked_at >= BOSH_DRAIN_TIME)) {
         if (!may_leave(d)) {
             give_up(d);
         }

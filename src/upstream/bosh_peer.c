@@ -378,6 +378,16 @@ uint32_t bosh_peers_heir(bosh_peers_t *ps)
     return heir;
 }
 
+bool bosh_peers_is_younger(bosh_peers_t *ps, uint32_t peer)
+{
+    uint32_t generation;
+
+    bosh_lock(ps->lock);
+    generation = bosh_arena_peer(ps->arena, peer)->generation;
+    bosh_unlock(ps->lock);
+    return (int32_t)(generation - ps->cfg->generation) > 0;
+}
+
 void bosh_peers_leave(bosh_peers_t *ps, apr_time_t now)
 {
     uint32_t serial = bosh_arena_peer(ps->arena, ps->me)->serial;

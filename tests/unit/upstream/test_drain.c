@@ -45,15 +45,20 @@ static void open_drain(void)
 }
 
 /* Another peer, which is nobody. */
-static uint32_t join_sibling(void)
+static uint32_t join_of(uint32_t gen)
 {
     uint32_t p;
 
     bosh_lock(R.lock);
-    p = bosh_arena_peer_claim(R.lock->arena, (uint32_t)getpid(), 0, bosh_clock_now());
+    p = bosh_arena_peer_claim(R.lock->arena, (uint32_t)getpid(), gen, bosh_clock_now());
     bosh_unlock(R.lock);
     ck_assert_uint_ne(p, 0);
     return p;
+}
+
+static uint32_t join_sibling(void)
+{
+    return join_of(0);
 }
 
 static void leave(uint32_t peer)
@@ -69,15 +74,36 @@ static apr_time_t drain_now(void)
     return bosh_clock_now();
 }
 
-/* Nothing else but the generation would tell it from a stop. */
+/* Nothing else but the generation would tell it from a stop. The child that follows is waited for. */
 START_TEST(a_restart_releases)
 {
+    apr_time_t begin;
+    uint32_t younger;
+
     loop_open();
     set_parent(BOSH_PARENT_UNKNOWN);
     generation = 1;
-    (void)drain_now();
+    begin = drain_now();
+    poll(NULL, 0, 300); /* longer than it takes once there is one */
+    ck_assert_int_eq(releases(), 0);
+    younger = join_of(1);
     AWAIT(releases() == 1);
+    ck_assert_int_lt(bosh_clock_now() - begin, apr_time_from_msec(1900));
     ck_assert_uint_eq(header().closing, 0);
+    leave(younger);
+}
+END_TEST
+
+/* ... but not for ever. */
+START_TEST(a_restart_that_nobody_follows)
+{
+    apr_time_t begin;
+
+    loop_open();
+    generation = 1;
+    begin = drain_now();
+    AWAIT(releases() == 1);
+    ck_assert_int_ge(bosh_clock_now() - begin, apr_time_from_msec(1900));
 }
 END_TEST
 
@@ -229,6 +255,7 @@ int main(void)
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, open_drain, close_default);
     tcase_add_test(t, a_restart_releases);
+    tcase_add_test(t, a_restart_that_nobody_follows);
     tcase_add_test(t, recycling_releases);
     tcase_add_test(t, a_stop_ends_the_sessions);
     tcase_add_test(t, a_lost_pid_file);
