@@ -69,6 +69,7 @@ typedef struct bosh_peer_t {
     uint32_t overflow; /* messages were dropped: look at every session and waiter */
     uint32_t asleep;   /* the loop waits in poll: a sender must write its eventfd */
     uint32_t streams;  /* sessions it owns: bosh_arena_own() */
+    uint32_t moved;    /* DRAINING: it has given its streams away */
     uint32_t
         parked; /* descriptors in its escrow; written by it alone, read by anyone without the lock */
     bosh_mail_t mail[BOSH_MAILBOX];

@@ -18,7 +18,7 @@
 #include "bosh_stream.h"
 #include "bosh_wire.h"
 
-#define BOSH_WINDOW      (2 * BOSH_BATCH)        /* streams of one giver under way at once */
+#define BOSH_WINDOW      BOSH_BATCH              /* streams of one giver under way at once */
 #define BOSH_RETURN_TIME apr_time_from_msec(200) /* who gave one back is left alone for so long */
 #define BOSH_RESEND_TIME apr_time_from_msec(10)  /* a full socketpair */
 

@@ -45,8 +45,9 @@ void bosh_peers_drain(bosh_peers_t *ps);
 /* A living peer of the newest generation there is, other than ours; 0: we are the last. */
 uint32_t bosh_peers_heir(bosh_peers_t *ps);
 
-/* Whether that peer is of a younger generation than ours. */
-bool bosh_peers_is_younger(bosh_peers_t *ps, uint32_t peer);
+/* Whether a living peer of a younger generation is there; done: our streams are with it. *moved: so are those of
+ * all that stop with us. */
+bool bosh_peers_followed(bosh_peers_t *ps, bool done, bool *moved);
 
 /* From here on nobody gives us anything. */
 void bosh_peers_withdraw(bosh_peers_t *ps);

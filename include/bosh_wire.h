@@ -8,7 +8,10 @@
 
 #include "bosh_lock.h"
 
-#define BOSH_BATCH 32 /* streams in one message: more only makes their pause longer */
+/* Streams in one message. All that are under way stand still until the heir has taken the last of them, and on a
+ * busy machine until its thread has a processor again: with 32, and two messages at once, half of the streams
+ * paused for more than 10 ms where it is 1 ms with 8, and the whole took no less time. */
+#define BOSH_BATCH 8
 
 typedef struct bosh_entry_t {
     uint32_t index, serial; /* the session */

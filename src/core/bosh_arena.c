@@ -469,6 +469,7 @@ uint32_t bosh_arena_peer_claim(bosh_arena_t *a, uint32_t pid, uint32_t generatio
         peer->asleep = 0;
         peer->streams = 0;
         peer->parked = 0;
+        peer->moved = 0;
         peer->state = BOSH_PEER_LIVE;
         return i;
     }

@@ -51,15 +51,15 @@ static void look_at_parent(bosh_drain_t *d)
 /*
  * A restart: until there is a younger child, whoever asks anew meets a server that takes no connection, and what
  * comes for him has to wait; and a hundred clients that come back at once take the processor from those who
- * hand over and take over. So held requests stay, and are answered as ever, until the streams are there.
+ * hand over and take over. So held requests stay, and are answered as ever, until all streams are there.
  */
 static bool is_followed(const bosh_drain_t *d)
 {
     apr_interval_time_t waited = now_of(d) - d->began;
-    uint32_t heir = bosh_peers_heir(d->peers);
+    bool moved;
 
-    if (heir != 0 && bosh_peers_is_younger(d->peers, heir) &&
-        (bosh_drain_done(d) || waited >= BOSH_MOVE_TIME)) {
+    if (bosh_peers_followed(d->peers, bosh_drain_done(d), &moved) &&
+        (moved || waited >= BOSH_MOVE_TIME)) {
         return true;
     }
     return waited >= BOSH_FOLLOW_TIME || is_crowded(d);

@@ -378,14 +378,21 @@ uint32_t bosh_peers_heir(bosh_peers_t *ps)
     return heir;
 }
 
-bool bosh_peers_is_younger(bosh_peers_t *ps, uint32_t peer)
+bool bosh_peers_followed(bosh_peers_t *ps, bool done, bool *moved)
 {
-    uint32_t generation;
+    bool found = false;
 
+    *moved = true;
     bosh_lock(ps->lock);
-    generation = bosh_arena_peer(ps->arena, peer)->generation;
+    bosh_arena_peer(ps->arena, ps->me)->moved = done;
+    for (uint32_t i = 1; i <= ps->n; i++) {
+        const bosh_peer_t *p = bosh_arena_peer(ps->arena, i);
+        bool younger = (int32_t)(p->generation - ps->cfg->generation) > 0;
+        found = found || (p->state == BOSH_PEER_LIVE && younger);
+        *moved = *moved && (p->state != BOSH_PEER_DRAINING || younger || p->moved);
+    }
     bosh_unlock(ps->lock);
-    return (int32_t)(generation - ps->cfg->generation) > 0;
+    return found;
 }
 
 void bosh_peers_leave(bosh_peers_t *ps, apr_time_t now)
