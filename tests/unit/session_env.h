@@ -152,8 +152,12 @@ static const char *compare_string(bosh_arena_t *a, const bosh_bytes_t *b)
 
 static void section_begins(void)
 {
+    void *before;
+
     bosh_arena_commit(&E->a);
-    E->before = realloc(E->before, used_part());
+    free(E->before);
+    ck_assert_int_eq(posix_memalign(&before, 64, used_part()), 0); /* the header's alignment */
+    E->before = before;
     memcpy(E->before, E->mem, used_part());
 }
 
