@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams move between the loops of several processes, in every phase; some of those processes die. */
+#include "bosh_handover.h"
 #include "rig.h"
 
 #include <signal.h>
@@ -526,12 +527,12 @@ START_TEST(heir_killed)
     start(&a);
     freeze(&a);
     bosh_loop_drain(R.loop);
-    AWAIT(stats().turns > 0 && (link_of(&c[63]).flags & BOSH_LINK_TRANSIT));
+    AWAIT(stats().turns > 0 && (link_of(&c[BOSH_WINDOW - 1]).flags & BOSH_LINK_TRANSIT));
     loop_settle();
     for (unsigned i = 0; i < MANY; i++) {
         under_way += (link_of(&c[i]).flags & BOSH_LINK_TRANSIT) != 0;
     }
-    ck_assert_uint_eq(under_way, 64); /* the window */
+    ck_assert_uint_eq(under_way, BOSH_WINDOW);
     end_child(&a);
     for (unsigned i = 0; i < MANY; i++) {
         AWAIT(is_with(&c[i], bosh_loop_peer(R.loop)));
@@ -624,7 +625,7 @@ START_TEST(giver_killed)
     for (unsigned i = 0; i < MANY; i++) {
         c[i].fd = fd[i];
     }
-    AWAIT(link_of(&c[63]).flags & BOSH_LINK_TRANSIT);
+    AWAIT(link_of(&c[BOSH_WINDOW - 1]).flags & BOSH_LINK_TRANSIT);
     AWAIT(is_asleep(g.peer)); /* all is sent */
     freeze(&g);
     for (unsigned i = 0; i < MANY && told == 0; i++) {
@@ -635,10 +636,10 @@ START_TEST(giver_killed)
     }
     end_child(&g);
     AWAIT(peer_state(g.peer) == BOSH_PEER_FREE);
-    ck_assert_uint_eq(header().count.lost, MANY - 64 - 1);
+    ck_assert_uint_eq(header().count.lost, MANY - BOSH_WINDOW - 1);
     kill(a.pid, SIGCONT);
-    AWAIT(header().count.lost == MANY - 64);
-    AWAIT(header().count.moved == 64);
+    AWAIT(header().count.lost == MANY - BOSH_WINDOW);
+    AWAIT(header().count.moved == BOSH_WINDOW);
     for (unsigned i = 0; i < MANY; i++) {
         if (link_of(&c[i]).phase == BOSH_LINK_OPEN) {
             alive++;
@@ -649,7 +650,7 @@ START_TEST(giver_killed)
         }
         close(c[i].fd);
     }
-    ck_assert_uint_eq(alive, 64);
+    ck_assert_uint_eq(alive, BOSH_WINDOW);
     end_child(&a);
 }
 END_TEST
