@@ -34,6 +34,7 @@
 #include "bosh_request.h"
 #include "bosh_sizes.h"
 #include "bosh_status.h"
+#include "bosh_upstream.h"
 
 #define RETAINED_KEY "mod_bosh:retained"
 #define PAGE         4096
@@ -215,21 +216,29 @@ static void keep_retained(server_rec *s, const bosh_arena_sizes_t *sizes)
 
 /* ---- the parent ---- */
 
-/* A child that stops stays until its streams have been given to one of the next generation. On event it
- * keeps its place in the scoreboard so long; worker hands the place on, prefork has them to spare. */
+/*
+ * A child that stops stays until its streams have been given to one of the next generation, and with TLS until
+ * they have ended or BoshDrainTimeout has passed. On event it keeps its place in the scoreboard so long; worker
+ * hands the place on. On prefork the limit and the number of children wanted are one, so only what ends
+ * because of that can be told.
+ */
 static void check_slots(server_rec *s)
 {
     int places = 0, used = 0, async = 0;
+    bool linger = bosh_upstream_has_tls() && bosh_config_global()->drain_timeout > 0;
 
     ap_mpm_query(AP_MPMQ_HARD_LIMIT_DAEMONS, &places);
     ap_mpm_query(AP_MPMQ_MAX_DAEMONS, &used);
     ap_mpm_query(AP_MPMQ_IS_ASYNC, &async);
-    if (async && places <= used) {
+    if (async && places < 2 * used && (linger || places <= used)) {
         ap_log_error(
             APLOG_MARK, APLOG_WARNING, 0, s,
             "BH011: ServerLimit (%d) leaves no room for the children of the generation before "
-            "during a graceful restart, which will take seconds; set it to %d",
-            places, 2 * used);
+            "during a graceful restart, which %s; set it to %d",
+            places,
+            linger ? "have to end sessions whose stream has TLS when a new child lacks it"
+                   : "will take seconds",
+            2 * used);
     }
 }
 
@@ -241,10 +250,12 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
     void *data = NULL;
 
     (void)plog;
+    (void)ptemp;
     if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG) {
         return OK; /* the trial pass; another follows */
     }
-    rv = bosh_config_resolve(pconf, ptemp, s);
+    bosh_config_fill(s);
+    rv = bosh_upstream_resolve(pconf, s);
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "BH006: too many BoshUpstream lines");
         return HTTP_INTERNAL_SERVER_ERROR;
@@ -347,10 +358,11 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     cfg.arena = &arena;
     cfg.wakers = retained->wakers;
     cfg.limits = &bosh_config_of(s)->limits;
-    cfg.targets = bosh_config_targets(&cfg.ntargets);
+    cfg.targets = bosh_upstream_targets(&cfg.ntargets);
     cfg.max_stanza = (size_t)global->max_stanza;
     cfg.generation = (uint32_t)generation;
     cfg.escrow = global->escrow != 0;
+    cfg.drain_timeout = apr_time_from_sec(global->drain_timeout);
     cfg.wake = bosh_hold_wake;
     cfg.wake_all = bosh_hold_wake_all;
     cfg.next_deadline = bosh_hold_next_deadline;

@@ -14,20 +14,9 @@
 
 extern module AP_MODULE_DECLARE_DATA bosh_module;
 
-/* One BoshUpstream line. */
-typedef struct bosh_upstream_t {
-    const char *domain; /* lower case */
-    const char *target; /* as written, for messages */
-    const char *host;   /* NULL: a unix socket */
-    const char *path;
-    apr_port_t port;
-    apr_interval_time_t timeout;
-    int row; /* in bosh_config_targets(), set by bosh_config_resolve() */
-} bosh_upstream_t;
-
 /* What a virtual host says; -1 is "not said". */
 typedef struct bosh_config_t {
-    apr_array_header_t *upstreams; /* bosh_upstream_t * */
+    apr_array_header_t *upstreams; /* bosh_upstream_t *: bosh_upstream.h */
     apr_array_header_t *origins;   /* const char *; "*" alone: any. NULL: not said */
     int max_wait, max_hold, max_requests;
     int inactivity, polling, maxpause, keys;
@@ -46,6 +35,7 @@ typedef struct bosh_global_t {
     int async;
     int quick_restart;
     int escrow;
+    int drain_timeout; /* seconds */
 } bosh_global_t;
 
 extern const command_rec bosh_config_directives[];
@@ -65,17 +55,8 @@ static inline bosh_config_t *bosh_config_of(const server_rec *s)
 /* check_config, also under `httpd -t`: directives that contradict one another. OK or an HTTP error. */
 int bosh_config_check(server_rec *main_server);
 
-/*
- * post_config: fills each server's limits, resolves the upstreams' addresses and numbers them. An address that
- * cannot be resolved is reported (BH001) and its sessions fail until the next restart.
- */
-apr_status_t bosh_config_resolve(apr_pool_t *p, apr_pool_t *ptemp, server_rec *main_server);
-
-/* All upstreams of all servers, by row. */
-const bosh_target_t *bosh_config_targets(size_t *n);
-
-/* The upstream that serves `domain` (lower case) in this server; NULL: host-unknown. */
-const bosh_upstream_t *bosh_config_find(const bosh_config_t *conf, const char *domain);
+/* post_config: fills each server's limits. */
+void bosh_config_fill(server_rec *main_server);
 
 /* Whether a request with this Origin may be answered with CORS headers; *any: by "*". */
 bool bosh_config_origin_allowed(const bosh_config_t *conf, const char *origin, bool *any);

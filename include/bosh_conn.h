@@ -19,7 +19,7 @@
 
 typedef enum bosh_conn_state_t {
     BOSH_CONN_NONE = 0,
-    BOSH_CONN_CONNECTING, /* establish() has more to do: TCP's handshake, later TLS's */
+    BOSH_CONN_CONNECTING, /* establish() has more to do: TCP's handshake, or TLS's */
     BOSH_CONN_UP
 } bosh_conn_state_t;
 
@@ -51,9 +51,14 @@ typedef struct bosh_conn_ops_t {
     apr_status_t (*readv)(bosh_conn_t *c, const struct iovec *iov, int n, size_t *got);
     /* Writes a part of p[0..n). APR_SUCCESS with *put > 0; APR_EAGAIN; else broken for writing. */
     apr_status_t (*write)(bosh_conn_t *c, const char *p, size_t n, size_t *put);
-    /* What to poll for (BOSH_CONN_*) when the owner is interested in `intent`. */
+    /* Goes on with what write() took and the socket did not. APR_SUCCESS: nothing is left; APR_EAGAIN: wants()
+     * asks for what it needs; else broken for writing. */
+    apr_status_t (*flush)(bosh_conn_t *c);
+    /* What to poll for (BOSH_CONN_*) when the owner is interested in `intent`. WRITE that was not asked for: when it
+     * comes, flush, and read. */
     unsigned (*wants)(const bosh_conn_t *c, unsigned intent);
-    /* Bytes that can be read although the descriptor may not poll readable. */
+    /* Bytes that can be read, or an end to be noticed, although the descriptor may not poll readable; such bytes
+     * are read before any others. */
     size_t (*pending)(const bosh_conn_t *c);
     /* Says goodbye if the backend has a way to, without waiting; frees what baton holds. */
     void (*finish)(bosh_conn_t *c);

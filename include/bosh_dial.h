@@ -14,6 +14,10 @@
 /* Begins; the deadline counts from the creation of the session. */
 void bosh_dial_start(bosh_streams_t *ss, bosh_stream_t *st);
 
+/* The connection is there and as safe as its line asks for: our header goes out, unless it has (`seen`: what the
+ * server has answered to it). */
+void bosh_dial_ready(bosh_streams_t *ss, bosh_stream_t *st, const char *seen, size_t len);
+
 /* The connecting socket polls ready. */
 void bosh_dial_event(bosh_streams_t *ss, bosh_stream_t *st);
 
@@ -24,7 +28,7 @@ void bosh_dial_attempt(bosh_streams_t *ss, bosh_stream_t *st);
  * that they were made under. */
 const bosh_target_t *bosh_dial_target(const bosh_streams_t *ss, const char *domain, uint16_t *row);
 
-/* How long connecting, header and features of this stream may take together. */
+/* How long connecting, TLS, header and features of this stream may take together. */
 apr_interval_time_t bosh_dial_time(const bosh_stream_t *st);
 
 #endif

@@ -14,6 +14,7 @@
 
 #include "bosh_lock.h"
 #include "bosh_session.h"
+#include "bosh_tls.h"
 
 typedef enum bosh_log_t {
     BOSH_LOG_ERROR,
@@ -40,6 +41,8 @@ typedef struct bosh_target_t {
     const char *path;            /* a unix socket, or NULL */
     apr_interval_time_t timeout; /* from the creation of the session to the stream features */
     const bosh_limits_t *limits; /* of the virtual host; NULL: cfg.limits */
+    bosh_tls_policy_t policy;
+    bosh_tls_t *tls; /* NULL with policy OFF. Loop thread */
 } bosh_target_t;
 
 typedef struct bosh_loop_cfg_t {
@@ -51,6 +54,7 @@ typedef struct bosh_loop_cfg_t {
     size_t max_stanza;   /* bytes of one element from the server; below limits->queue_size */
     uint32_t generation; /* httpd's */
     bool escrow;         /* streams are kept so that they survive this process: bosh_escrow.h */
+    apr_interval_time_t drain_timeout; /* how long streams that cannot move stay: bosh_linger.h */
     void (*wake)(uint32_t id, uint32_t gen); /* a held request of this child may have something */
     void (*wake_all)(void);
     apr_time_t (*next_deadline)(void); /* when expire() has something to do; BOSH_NEVER: no */
@@ -73,8 +77,9 @@ typedef struct bosh_loop_stats_t {
     uint64_t turns; /* returns from poll */
     uint64_t reads, writes, bytes_in, bytes_out;
     uint64_t connects, connect_failures;
-    uint32_t streams; /* stream objects: sessions whose timers run here */
-    uint32_t sockets; /* of them with a socket */
+    uint64_t handshakes, resumed; /* of TLS; of them with an earlier session */
+    uint32_t streams;             /* stream objects: sessions whose timers run here */
+    uint32_t sockets;             /* of them with a socket */
 } bosh_loop_stats_t;
 
 typedef struct bosh_loop_t bosh_loop_t;

@@ -9,7 +9,7 @@
 
 #include "bosh_arena.h"
 
-/* post_config, after bosh_config_resolve(), main thread. */
+/* post_config, after bosh_upstream_resolve(), main thread. */
 void bosh_sizes_of(server_rec *main_server, bosh_arena_sizes_t *sizes);
 
 #endif

@@ -43,6 +43,7 @@ typedef struct bosh_stream_t {
     apr_time_t attempt_at;      /* this address has had its share of the time */
     uint32_t polled;            /* events registered with epoll, if `registered` */
     uint8_t phase;              /* copy of link.phase as of the last lock section */
+    uint8_t secure;             /* bosh_secure_t */
     bool registered;
     bool hup; /* the connection broke while we were not reading: not polled until we read again */
     bool stalled;      /* not reading: the client is slow */
@@ -58,6 +59,10 @@ typedef struct bosh_stream_t {
     bool local;        /* a unix socket */
     bool parked;       /* a duplicate is in escrow */
     bool unparked;     /* ... should be, but was refused */
+    uint64_t base;     /* the kernel's count of bytes written on this connection before our first */
+    /* before the stream: what the server has said in the clear (bosh_secure.h) */
+    char *clear;
+    size_t clear_n;
     /* up: the splitter holds [raw_base, fed) of the stream; link.raw begins at raw_base */
     bosh_splitter_t *sp;
     uint64_t raw_base, fed;
@@ -90,6 +95,7 @@ typedef struct bosh_streams_t {
     bosh_escrow_t escrow;
     bosh_splitter_t *spare[BOSH_SPARE_SPLITTERS];
     unsigned nspare;
+    uint32_t bound; /* streams that cannot move: those with TLS, whose state is in this process */
     bosh_complaint_t *complaints; /* by target, and one more for streams without */
     bool recheck;                 /* memory ran out: look at everything at the next sweep */
     bool orphans;                 /* a stream on its way to us has lost its giver */
@@ -128,6 +134,9 @@ void bosh_streams_recheck(bosh_streams_t *ss);
 /* Ends each session that is ours with `cond` and begins to close its stream; returns how many. */
 uint32_t bosh_streams_end_all(bosh_streams_t *ss, bosh_cond_t cond);
 
+/* The same for those that cannot move to another process. */
+uint32_t bosh_streams_end_bound(bosh_streams_t *ss, bosh_cond_t cond);
+
 /* Before this process ends without leaving: ends what is not in escrow (*lost), and sees to it that nothing
  * else is shut down. Returns how many live on. Nothing but bosh_streams_destroy() may follow. */
 uint32_t bosh_streams_leave(bosh_streams_t *ss, uint32_t *lost);
@@ -135,7 +144,11 @@ uint32_t bosh_streams_leave(bosh_streams_t *ss, uint32_t *lost);
 /* Closes what is still open, at once. */
 void bosh_streams_abandon(bosh_streams_t *ss);
 
-/* ---- for bosh_handover.c ---- */
+/* ---- for bosh_handover.c and bosh_streams.c ---- */
+
+/* What every entry point of a stream ends with: its registration and timer agree with its state; frees it when
+ * it is gone. */
+void bosh_stream_settle(bosh_streams_t *ss, bosh_stream_t *st);
 
 /* An object for this session, in the table. NULL: no memory. */
 bosh_stream_t *bosh_stream_new(bosh_streams_t *ss, bosh_ix index, uint32_t serial);

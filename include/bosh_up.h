@@ -13,7 +13,11 @@
  * is left to read now; false: there may be, but this turn's share is used up, or the stream is stalled. */
 bool bosh_up_pump(bosh_streams_t *ss, bosh_stream_t *st);
 
-/* A stream taken over from another process: parses what that one had read and not finished with. */
+/* A parser at the very beginning of a stream, unless there is one. False: no memory. */
+bool bosh_up_expect_header(bosh_streams_t *ss, bosh_stream_t *st);
+
+/* A stream of which link.raw holds what was read and not finished with, by another process or before there
+ * was a parser: parses that. */
 void bosh_up_resume(bosh_streams_t *ss, bosh_stream_t *st);
 
 /* Gives the parser back, forgets offsets: the stream stands at a boundary with nothing read. */

@@ -13,6 +13,8 @@
 #include <apr_strings.h>
 #include <http_log.h>
 
+#include "bosh_upstream.h"
+
 APLOG_USE_MODULE(bosh);
 
 #define UNSET (-1)
@@ -28,10 +30,9 @@ APLOG_USE_MODULE(bosh);
 #define DEFAULT_QUEUE_SIZE   (4 * 1024 * 1024)
 #define DEFAULT_MAX_SESSIONS 10000
 #define DEFAULT_LOGIN_SIZE   (64 * 1024)
-#define DEFAULT_UP_TIMEOUT   apr_time_from_sec(BOSH_UPSTREAM_TIMEOUT)
+#define DEFAULT_DRAIN        300
 
 static bosh_global_t global;
-static apr_array_header_t *targets; /* bosh_target_t */
 
 void bosh_config_reset(void)
 {
@@ -42,7 +43,8 @@ void bosh_config_reset(void)
     global.async = 1;
     global.quick_restart = 1;
     global.escrow = 1;
-    targets = NULL;
+    global.drain_timeout = DEFAULT_DRAIN;
+    bosh_upstream_reset();
 }
 
 const bosh_global_t *bosh_config_global(void)
@@ -278,121 +280,6 @@ static const char *add_origin(cmd_parms *cmd, void *dconf, const char *arg)
     return NULL;
 }
 
-/* ---- BoshUpstream ---- */
-
-static const char *parse_target(cmd_parms *cmd, bosh_upstream_t *u)
-{
-    char *host, *scope;
-
-    if (strncmp(u->target, "unix:", 5) == 0) {
-        u->path = u->target + 5;
-        if (u->path[0] != '/') {
-            return apr_psprintf(cmd->pool, "BoshUpstream %s: write unix:/absolute/path, not '%s'",
-                                u->domain, u->target);
-        }
-        return NULL;
-    }
-    if (strcmp(u->target, "srv") == 0) {
-        return apr_psprintf(
-            cmd->pool,
-            "BoshUpstream %s: finding the server by SRV records is not available in "
-            "mod_bosh " BOSH_VERSION "; write host:port",
-            u->domain);
-    }
-    if (apr_parse_addr_port(&host, &scope, &u->port, u->target, cmd->pool) != APR_SUCCESS ||
-        host == NULL || u->port == 0 || scope != NULL) {
-        return apr_psprintf(
-            cmd->pool,
-            "BoshUpstream %s: the target is host:port, [v6address]:port or unix:/path, "
-            "not '%s'",
-            u->domain, u->target);
-    }
-    u->host = host;
-    return NULL;
-}
-
-static bool is_loopback(const bosh_upstream_t *u)
-{
-    return u->host == NULL || ap_cstr_casecmp(u->host, "localhost") == 0 ||
-           strcmp(u->host, "::1") == 0 || strncmp(u->host, "127.", 4) == 0;
-}
-
-static const char *parse_key(cmd_parms *cmd, bosh_upstream_t *u, const char *arg, bool *plain)
-{
-    if (ap_cstr_casecmp(arg, "tls=off") == 0) {
-        *plain = true;
-        return NULL;
-    }
-    if (ap_cstr_casecmpn(arg, "tls=", 4) == 0) {
-        return apr_psprintf(cmd->pool,
-                            "BoshUpstream %s: %s is not available in mod_bosh " BOSH_VERSION
-                            "; only tls=off is",
-                            u->domain, arg);
-    }
-    if (ap_cstr_casecmpn(arg, "timeout=", 8) == 0) {
-        if (!apr_isdigit(arg[8]) ||
-            ap_timeout_parameter_parse(arg + 8, &u->timeout, "s") != APR_SUCCESS ||
-            u->timeout < apr_time_from_msec(100) || u->timeout > apr_time_from_sec(300)) {
-            return apr_psprintf(
-                cmd->pool, "BoshUpstream %s: timeout= takes a time from 100ms to 300s, not '%s'",
-                u->domain, arg + 8);
-        }
-        return NULL;
-    }
-    return apr_psprintf(cmd->pool,
-                        "BoshUpstream %s: unknown word '%s'; known are tls=off and timeout=TIME",
-                        u->domain, arg);
-}
-
-static const char *add_upstream(cmd_parms *cmd, void *dconf, int argc, char *const argv[])
-{
-    bosh_config_t *c = bosh_config_of(cmd->server);
-    bosh_upstream_t *u = apr_pcalloc(cmd->pool, sizeof(*u));
-    const char *err = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT | NOT_IN_FILES);
-    char *domain;
-    bool plain = false;
-
-    (void)dconf;
-    if (err != NULL) {
-        return err;
-    }
-    if (argc < 2) {
-        return "BoshUpstream takes a domain and a target, such as: BoshUpstream example.com "
-               "127.0.0.1:5222";
-    }
-    domain = apr_pstrdup(cmd->pool, argv[0]);
-    ap_str_tolower(domain);
-    u->domain = domain;
-    u->target = argv[1];
-    u->timeout = DEFAULT_UP_TIMEOUT;
-    u->row = -1;
-    if (domain[0] == '\0' || strlen(domain) > BOSH_MAX_DOMAIN || ap_strchr_c(domain, '@') != NULL ||
-        ap_strchr_c(domain, '/') != NULL || ap_strchr_c(domain, '*') != NULL) {
-        return apr_psprintf(cmd->pool, "BoshUpstream: '%s' is not an XMPP domain", argv[0]);
-    }
-    err = parse_target(cmd, u);
-    for (int i = 2; err == NULL && i < argc; i++) {
-        err = parse_key(cmd, u, argv[i], &plain);
-    }
-    if (err == NULL && !plain && !is_loopback(u)) {
-        err =
-            apr_psprintf(cmd->pool,
-                         "BoshUpstream %s: the way to %s would carry passwords unencrypted; write "
-                         "tls=off if that network is to be trusted",
-                         u->domain, u->target);
-    }
-    for (int i = 0; err == NULL && i < c->upstreams->nelts; i++) {
-        if (strcmp(APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *)->domain, domain) == 0) {
-            err = apr_psprintf(cmd->pool, "BoshUpstream %s: this domain has a target already",
-                               domain);
-        }
-    }
-    if (err == NULL) {
-        APR_ARRAY_PUSH(c->upstreams, bosh_upstream_t *) = u;
-    }
-    return err;
-}
-
 /* ---- after reading ---- */
 
 int bosh_config_check(server_rec *main_server)
@@ -435,64 +322,11 @@ static void fill_limits(bosh_config_t *c)
     l->max_repeats = BOSH_MAX_REPEATS;
 }
 
-/* A numeric or unix target costs nothing; a name is looked up once, now, in the parent. */
-static void resolve_one(apr_pool_t *p, server_rec *s, bosh_upstream_t *u)
+void bosh_config_fill(server_rec *main_server)
 {
-    bosh_target_t *t = apr_array_push(targets);
-    apr_sockaddr_t *addrs = NULL;
-    apr_status_t rv;
-
-    u->row = targets->nelts - 1;
-    t->domain = u->domain;
-    t->path = u->path;
-    t->timeout = u->timeout;
-    t->limits = &bosh_config_of(s)->limits;
-    if (u->host != NULL) {
-        rv = apr_sockaddr_info_get(&addrs, u->host, APR_UNSPEC, u->port, 0, p);
-        if (rv != APR_SUCCESS) {
-            addrs = NULL;
-            ap_log_error(
-                APLOG_MARK, APLOG_ERR, rv, s,
-                "BH001: BoshUpstream %s: cannot resolve %s; its sessions fail until a restart "
-                "finds it",
-                u->domain, u->host);
-        }
-    }
-    t->addrs = addrs;
-}
-
-apr_status_t bosh_config_resolve(apr_pool_t *p, apr_pool_t *ptemp, server_rec *main_server)
-{
-    (void)ptemp;
-    targets = apr_array_make(p, 4, sizeof(bosh_target_t));
     for (server_rec *s = main_server; s != NULL; s = s->next) {
-        bosh_config_t *c = bosh_config_of(s);
-        fill_limits(c);
-        for (int i = 0; i < c->upstreams->nelts; i++) {
-            bosh_upstream_t *u = APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *);
-            if (u->row < 0) { /* a line inherited from the main server has its row already */
-                resolve_one(p, s, u);
-            }
-        }
+        fill_limits(bosh_config_of(s));
     }
-    return targets->nelts < UINT16_MAX ? APR_SUCCESS : APR_ENOSPC;
-}
-
-const bosh_target_t *bosh_config_targets(size_t *n)
-{
-    *n = targets != NULL ? (size_t)targets->nelts : 0;
-    return targets != NULL ? (const bosh_target_t *)targets->elts : NULL;
-}
-
-const bosh_upstream_t *bosh_config_find(const bosh_config_t *conf, const char *domain)
-{
-    for (int i = 0; i < conf->upstreams->nelts; i++) {
-        const bosh_upstream_t *u = APR_ARRAY_IDX(conf->upstreams, i, bosh_upstream_t *);
-        if (strcmp(u->domain, domain) == 0) {
-            return u;
-        }
-    }
-    return NULL;
 }
 
 bool bosh_config_origin_allowed(const bosh_config_t *conf, const char *origin, bool *any)
@@ -535,6 +369,7 @@ static const int_rule_t queue_size_rule = {SERVER(queue_size), 16384, 1024 * 102
 static const int_rule_t async_rule = {SERVER(async), 0, 1};
 static const int_rule_t quick_restart_rule = {SERVER(quick_restart), 0, 1};
 static const int_rule_t escrow_rule = {SERVER(escrow), 0, 1};
+static const int_rule_t drain_rule = {SERVER(drain_timeout), 0, 24 * 3600};
 static const int_rule_t max_sessions_rule = {SERVER(max_sessions), 1, 4 * 1024 * 1024};
 
 #define FLAG(name, rule, help)    AP_INIT_FLAG(name, set_flag, (void *)&rule, RSRC_CONF, help)
@@ -543,7 +378,7 @@ static const int_rule_t max_sessions_rule = {SERVER(max_sessions), 1, 4 * 1024 *
 #define SIZE(name, rule, help)    AP_INIT_TAKE1(name, set_size, (void *)&rule, RSRC_CONF, help)
 
 const command_rec bosh_config_directives[] = {
-    AP_INIT_TAKE_ARGV("BoshUpstream", add_upstream, NULL, RSRC_CONF,
+    AP_INIT_TAKE_ARGV("BoshUpstream", bosh_upstream_add, NULL, RSRC_CONF,
                       "an XMPP domain, its server as host:port or unix:/path, and key=value words"),
     SECONDS("BoshMaxWait", max_wait_rule, "longest time a request is held"),
     NUMBER("BoshMaxHold", max_hold_rule, "most requests of a session held at once"),
@@ -577,6 +412,9 @@ const command_rec bosh_config_directives[] = {
          "whether requests are held without a thread where httpd can do that"),
     FLAG("BoshQuickRestart", quick_restart_rule,
          "whether a graceful restart starts its new children without a second's delay"),
+    SECONDS(
+        "BoshDrainTimeout", drain_rule,
+        "how long streams with TLS stay with a child that has been told to stop; 0: not at all"),
     FLAG("BoshEscrow", escrow_rule,
          "whether sessions survive the crash of the child that has their stream"),
     {NULL}};

@@ -28,6 +28,7 @@
 #include "bosh_respond.h"
 #include "bosh_route.h"
 #include "bosh_session.h"
+#include "bosh_upstream.h"
 
 APLOG_USE_MODULE(bosh);
 
@@ -263,7 +264,7 @@ static const bosh_upstream_t *choose_server(request_rec *r, const bosh_config_t 
                                             const char *domain, const char *route,
                                             bosh_cond_t *cond)
 {
-    const bosh_upstream_t *u = bosh_config_find(conf, domain);
+    const bosh_upstream_t *u = bosh_upstream_find(conf, domain);
     bosh_slice_t host;
     unsigned port;
 

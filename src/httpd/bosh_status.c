@@ -269,6 +269,10 @@ static const row_t rows[] = {
      "Connections to servers that the process that answers this has made.", AT(loop.connects)},
     {CHILD, "connect_failures", "Connections that failed", NULL, "bosh_loop_connect_failures_total",
      NULL, "Those that failed.", AT(loop.connect_failures)},
+    {CHILD, "handshakes", "TLS handshakes", NULL, "bosh_loop_tls_handshakes_total", NULL,
+     "TLS handshakes with servers that succeeded.", AT(loop.handshakes)},
+    {CHILD, "resumed", "TLS sessions resumed", NULL, "bosh_loop_tls_resumed_total", NULL,
+     "Those that resumed an earlier session.", AT(loop.resumed)},
 };
 
 /* The same for the numbers of a peer; `at` is in peer_t. */

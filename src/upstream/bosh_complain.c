@@ -10,8 +10,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bosh_secure.h"
+
 static const char *const phase_names[] = {"none", "connect", "header", "features",
                                           "open", "closing", "closed"};
+
+static const char *phase_name(const bosh_stream_t *st)
+{
+    if (bosh_secure_step(st) != NULL) {
+        return st->secure == BOSH_SECURE_SHAKE ? "tls" : "starttls";
+    }
+    return phase_names[st->phase];
+}
 
 static void emit(bosh_streams_t *ss, bosh_log_t level, const char *line)
 {
@@ -25,11 +35,11 @@ static void name_stream(const bosh_stream_t *st, char *dst, size_t size)
     char addr[160] = "";
 
     if (st->target == NULL) {
-        snprintf(dst, size, "[s%u.%u %s]", st->index, st->serial, phase_names[st->phase]);
+        snprintf(dst, size, "[s%u.%u %s]", st->index, st->serial, phase_name(st));
         return;
     }
     bosh_conn_describe(st->addr, st->target->path, addr, sizeof(addr));
-    snprintf(dst, size, "[s%u.%u %s] %s at %s", st->index, st->serial, phase_names[st->phase],
+    snprintf(dst, size, "[s%u.%u %s] %s at %s", st->index, st->serial, phase_name(st),
              st->target->domain, addr);
 }
 

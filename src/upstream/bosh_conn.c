@@ -101,6 +101,12 @@ static apr_status_t plain_write(bosh_conn_t *c, const char *p, size_t n, size_t 
     return APR_STATUS_IS_EAGAIN(rv) ? APR_EAGAIN : rv;
 }
 
+static apr_status_t plain_flush(bosh_conn_t *c)
+{
+    (void)c;
+    return APR_SUCCESS;
+}
+
 static unsigned plain_wants(const bosh_conn_t *c, unsigned intent)
 {
     return c->state == BOSH_CONN_CONNECTING ? BOSH_CONN_WRITE : intent;
@@ -117,8 +123,8 @@ static void plain_finish(bosh_conn_t *c)
     (void)c;
 }
 
-const bosh_conn_ops_t bosh_conn_plain = {"plain",     plain_establish, plain_readv, plain_write,
-                                         plain_wants, plain_pending,   plain_finish};
+const bosh_conn_ops_t bosh_conn_plain = {"plain",     plain_establish, plain_readv,   plain_write,
+                                         plain_flush, plain_wants,     plain_pending, plain_finish};
 
 /* ---- opening and closing ---- */
 

@@ -11,18 +11,24 @@
 
 #include "bosh_down.h"
 #include "bosh_point.h"
+#include "bosh_secure.h"
 #include "bosh_tcpinfo.h"
 #include "bosh_up.h"
 
-/* The socket is there: our header goes out. */
+/* The socket is there. */
 static void established(bosh_streams_t *ss, bosh_stream_t *st)
 {
+    st->base = st->local ? 0 : bosh_tcpinfo_taken(st->conn.fd);
+    bosh_secure_begin(ss, st);
+}
+
+void bosh_dial_ready(bosh_streams_t *ss, bosh_stream_t *st, const char *seen, size_t len)
+{
+    apr_status_t rv = APR_SUCCESS;
     bosh_session_t *s;
-    uint64_t taken = 0;
     size_t n;
 
     if (!st->local) {
-        taken = bosh_tcpinfo_taken(st->conn.fd);
         BOSH_POINT("login-connected");
         bosh_escrow_park(ss, st); /* before the record says that there is a stream to rescue */
     }
@@ -32,15 +38,24 @@ static void established(bosh_streams_t *ss, bosh_stream_t *st)
         return;
     }
     n = bosh_session_print_header(s, ss->buf);
-    s->link.in = 0;
-    s->link.out = taken + n;
+    s->link.in = len;
+    s->link.out = st->base + n;
     s->link.flags |= st->parked ? BOSH_LINK_KEPT : 0;
     bosh_stream_phase(st, s, BOSH_LINK_HEADER, st->link_at);
+    if (seen != NULL) {
+        rv = bosh_bytes_append(ss->arena, &s->link.raw, seen, len, BOSH_PRIO_INPUT);
+    }
     bosh_stream_unlock(ss);
     st->attempt_at = BOSH_NEVER;
     bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "connected");
     BOSH_POINT("login-unsaid");
-    bosh_down_say(ss, st, ss->buf, n);
+    if (rv != APR_SUCCESS) {
+        bosh_stream_over(ss, st, BOSH_COND_INTERNAL_SERVER_ERROR, "no memory for the features");
+    } else if (seen != NULL) {
+        bosh_up_resume(ss, st);
+    } else {
+        bosh_down_say(ss, st, ss->buf, n);
+    }
 }
 
 static void connect_failed(bosh_streams_t *ss, bosh_stream_t *st, apr_status_t rv)

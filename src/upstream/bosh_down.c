@@ -63,9 +63,15 @@ void bosh_down_say(bosh_streams_t *ss, bosh_stream_t *st, const char *p, size_t 
 /* True when nothing of our own is left to write and the stream can go on. */
 static bool flush_pend(bosh_streams_t *ss, bosh_stream_t *st)
 {
+    apr_status_t rv;
     size_t put;
 
     if (st->write_dead || st->conn.state != BOSH_CONN_UP) {
+        return false;
+    }
+    rv = st->conn.ops->flush(&st->conn);
+    if (rv != APR_SUCCESS) {
+        st->write_dead = !APR_STATUS_IS_EAGAIN(rv);
         return false;
     }
     if (st->pend_n == 0) {

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 
 #include "bosh_stream.h"
+#include "bosh_tls.h"
 
 /* One descriptor, aligned as cmsghdr wants it. */
 typedef union ancillary_t {
@@ -155,7 +156,7 @@ static void count_missing(bosh_streams_t *ss, bosh_stream_t *st, bool missing)
 
 void bosh_escrow_park(bosh_streams_t *ss, bosh_stream_t *st)
 {
-    if (!is_on(ss) || st->local || st->parked) {
+    if (!is_on(ss) || st->local || st->parked || bosh_tls_is_on(&st->conn)) {
         return;
     }
     if (!park(ss, st)) {

@@ -14,6 +14,8 @@
 
 #include "bosh_clock.h"
 #include "bosh_point.h"
+#include "bosh_secure.h"
+#include "bosh_tls.h"
 #include "bosh_wire.h"
 
 typedef struct parcel_t {
@@ -79,7 +81,7 @@ void bosh_handover_destroy(bosh_handover_t *ho)
 static bool movable(const bosh_stream_t *st)
 {
     if (st == NULL || st->given || st->gone || st->conn.state == BOSH_CONN_NONE ||
-        st->conn.ops != &bosh_conn_plain) {
+        bosh_tls_is_on(&st->conn) || st->secure != BOSH_SECURE_NO) {
         return false;
     }
     if (st->pend_n > 0 && !st->write_dead) {

@@ -532,6 +532,8 @@ void bosh_loop_stats(const bosh_loop_t *loop, bosh_loop_stats_t *out)
     COPY(bytes_out);
     COPY(connects);
     COPY(connect_failures);
+    COPY(handshakes);
+    COPY(resumed);
     COPY(streams);
     COPY(sockets);
 #undef COPY

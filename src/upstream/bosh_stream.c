@@ -7,8 +7,11 @@
  *      |                     +------------- HEADER item (restart) --------------+                     |
  *      +--- failure, end, </stream:stream>, deadline: bosh_stream_over() ---> CLOSED <----------------+
  *
- * Invariants: table[i] is the only object of session i; it is freed in settle() alone (and in look(), before
- * it is used), so no function below an entry point (look, event, run, sweep) finds its stream freed under it.
+ * Before HEADER there may be TLS (bosh_secure.c).
+ *
+ * Invariants: table[i] is the only object of session i; it is freed in bosh_stream_settle() alone (and in
+ * look(), before it is used), so no function below an entry point (look, event, run, sweep) finds its stream
+ * freed under it.
  * After each entry point the epoll registration and the timer agree with the stream's state.
  */
 #include "bosh_stream.h"
@@ -20,42 +23,12 @@
 #include "bosh_clock.h"
 #include "bosh_dial.h"
 #include "bosh_down.h"
+#include "bosh_secure.h"
+#include "bosh_tls.h"
 #include "bosh_up.h"
 #include "bosh_undo.h"
 
-/* ---- the set ---- */
-
-bosh_streams_t *bosh_streams_create(const bosh_loop_cfg_t *cfg, bosh_lock_t *lock, uint32_t me,
-                                    int epfd)
-{
-    bosh_streams_t *ss = calloc(1, sizeof(*ss));
-
-    if (ss == NULL) {
-        return NULL;
-    }
-    ss->cfg = cfg;
-    ss->lock = lock;
-    ss->arena = lock->arena;
-    ss->me = me;
-    ss->epfd = epfd;
-    ss->now = bosh_clock_now();
-    ss->ntable = lock->arena->h->sizes.sessions;
-    ss->table = calloc((size_t)ss->ntable + 1, sizeof(bosh_stream_t *));
-    ss->complaints = calloc(cfg->ntargets + 1, sizeof(*ss->complaints));
-    ss->sockets = bosh_sockets_create();
-    if (ss->table == NULL || ss->complaints == NULL || ss->sockets == NULL ||
-        !bosh_timers_init(&ss->timers, ss->ntable)) {
-        if (ss->sockets != NULL) {
-            bosh_sockets_destroy(ss->sockets);
-        }
-        free(ss->table);
-        free(ss->complaints);
-        free(ss);
-        return NULL;
-    }
-    bosh_escrow_open(ss);
-    return ss;
-}
+/* ---- one of them ---- */
 
 bosh_stream_t *bosh_stream_new(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
 {
@@ -83,12 +56,14 @@ static bosh_stream_t *find_stream(const bosh_streams_t *ss, bosh_ix index, uint3
 
 void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st)
 {
+    bosh_secure_reset(ss, st);
     if (st->conn.state != BOSH_CONN_NONE) {
+        ss->bound -= bosh_tls_is_on(&st->conn);
         bosh_escrow_forget(ss, st);
         if (st->registered) { /* before close: a duplicate elsewhere would keep it registered */
             (void)epoll_ctl(ss->epfd, EPOLL_CTL_DEL, st->conn.fd, NULL);
         }
-        if (st->given) {
+        if (st->given && !bosh_tls_is_on(&st->conn)) {
             bosh_conn_drop(&st->conn);
         } else {
             bosh_conn_close(&st->conn);
@@ -100,7 +75,6 @@ void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st)
     st->pend_off = st->pend_n = 0;
     st->registered = st->hup = st->stalled = st->want_write = false;
     st->attempt_at = BOSH_NEVER;
-    bosh_up_rest(ss, st);
 }
 
 void bosh_stream_free(bosh_streams_t *ss, bosh_stream_t *st)
@@ -119,23 +93,6 @@ void bosh_stream_rest(bosh_streams_t *ss, bosh_stream_t *st)
         st->registered = false;
     }
     bosh_timers_set(&ss->timers, &st->timer, BOSH_NEVER);
-}
-
-void bosh_streams_destroy(bosh_streams_t *ss)
-{
-    for (uint32_t i = 1; i <= ss->ntable; i++) {
-        if (ss->table[i] != NULL) {
-            bosh_stream_free(ss, ss->table[i]);
-        }
-    }
-    while (ss->nspare > 0) {
-        bosh_split_destroy(ss->spare[--ss->nspare]);
-    }
-    bosh_timers_destroy(&ss->timers);
-    bosh_sockets_destroy(ss->sockets);
-    free(ss->complaints);
-    free(ss->table);
-    free(ss);
 }
 
 /* ---- what the pump needs ---- */
@@ -174,6 +131,12 @@ void bosh_stream_phase(bosh_stream_t *st, bosh_session_t *s, bosh_phase_t phase,
 
 /* ---- the end of a stream ---- */
 
+/* We have said a header that the arena does not know of (bosh_secure.h). */
+static bool in_the_clear(const bosh_stream_t *st)
+{
+    return st->secure == BOSH_SECURE_OFFER || st->secure == BOSH_SECURE_ANSWER;
+}
+
 void bosh_stream_over(bosh_streams_t *ss, bosh_stream_t *st, bosh_cond_t cond, const char *reason)
 {
     bool opened = st->phase == BOSH_LINK_OPEN || st->phase == BOSH_LINK_CLOSING;
@@ -186,7 +149,7 @@ void bosh_stream_over(bosh_streams_t *ss, bosh_stream_t *st, bosh_cond_t cond, c
         bosh_stream_log(ss, st, cond == BOSH_COND_NONE ? BOSH_LOG_DEBUG : BOSH_LOG_INFO,
                         "stream over: %s", reason);
     }
-    if (st->phase >= BOSH_LINK_HEADER && !st->said_end && !st->midway) {
+    if ((st->phase >= BOSH_LINK_HEADER || in_the_clear(st)) && !st->said_end && !st->midway) {
         bosh_down_say(ss, st, BOSH_STREAM_END, sizeof(BOSH_STREAM_END) - 1);
     }
     bosh_stream_hang_up(ss, st);
@@ -248,11 +211,13 @@ static void register_poll(bosh_streams_t *ss, bosh_stream_t *st)
     st->polled = ev.events;
 }
 
-/* What every entry point ends with. */
-static void settle(bosh_streams_t *ss, bosh_stream_t *st)
+void bosh_stream_settle(bosh_streams_t *ss, bosh_stream_t *st)
 {
     apr_time_t at;
 
+    if (st->write_dead && !st->gone && st->conn.state == BOSH_CONN_UP && in_the_clear(st)) {
+        bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, "writing failed");
+    }
     if (st->write_dead && !st->gone && st->conn.state == BOSH_CONN_UP && !st->stalled &&
         !st->blocked) {
         /* The server's last words, then the end; if it said nothing, ours. */
@@ -348,7 +313,7 @@ void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
     }
     s = bosh_stream_lock(ss, st);
     if (s == NULL) {
-        settle(ss, st);
+        bosh_stream_settle(ss, st);
         return;
     }
     st->given = false; /* it has come back */
@@ -374,7 +339,14 @@ void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
             move_bytes(ss, st);
         }
     }
-    settle(ss, st);
+    bosh_stream_settle(ss, st);
+}
+
+/* TLS has to write before it can read on. */
+static bool crossed(const bosh_stream_t *st, uint32_t events)
+{
+    return (events & EPOLLOUT) && !st->stalled && !st->blocked &&
+           (st->conn.ops->wants(&st->conn, BOSH_CONN_READ) & BOSH_CONN_WRITE);
 }
 
 void bosh_stream_event(bosh_streams_t *ss, bosh_ix index, uint32_t serial, uint32_t events)
@@ -385,13 +357,17 @@ void bosh_stream_event(bosh_streams_t *ss, bosh_ix index, uint32_t serial, uint3
     if (st == NULL || st->given || st->conn.state == BOSH_CONN_NONE) {
         return; /* of a socket that this turn has closed */
     }
-    if (st->conn.state == BOSH_CONN_CONNECTING) {
-        bosh_dial_event(ss, st);
-        settle(ss, st);
+    if (st->secure != BOSH_SECURE_NO || st->conn.state == BOSH_CONN_CONNECTING) {
+        if (st->secure != BOSH_SECURE_NO) {
+            bosh_secure_event(ss, st, events);
+        } else {
+            bosh_dial_event(ss, st);
+        }
+        bosh_stream_settle(ss, st);
         return;
     }
     was_open = st->phase == BOSH_LINK_OPEN;
-    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) || crossed(st, events)) {
         if (st->stalled || st->blocked) {
             st->hup = true;
         } else {
@@ -403,22 +379,18 @@ void bosh_stream_event(bosh_streams_t *ss, bosh_ix index, uint32_t serial, uint3
         st->want_write = false;
         bosh_down_pump(ss, st);
     }
-    settle(ss, st);
-}
-
-apr_time_t bosh_streams_next(const bosh_streams_t *ss)
-{
-    bosh_timer_t *t = bosh_timers_first(&ss->timers);
-
-    return t != NULL ? t->at : BOSH_NEVER;
+    bosh_stream_settle(ss, st);
 }
 
 /* A deadline of the phase has passed. */
 static void out_of_time(bosh_streams_t *ss, bosh_stream_t *st)
 {
+    const char *step = bosh_secure_step(st);
+
     switch (st->phase) {
     case BOSH_LINK_CONNECT:
-        bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, "cannot connect in time");
+        bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED,
+                         step != NULL ? step : "cannot connect in time");
         break;
     case BOSH_LINK_HEADER:
         bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, "no stream header in time");
@@ -441,10 +413,10 @@ void bosh_streams_run(bosh_streams_t *ss)
 
         if (ss->now >= st->link_at) {
             out_of_time(ss, st);
-            settle(ss, st);
+            bosh_stream_settle(ss, st);
         } else if (ss->now >= st->attempt_at) {
             bosh_dial_attempt(ss, st);
-            settle(ss, st);
+            bosh_stream_settle(ss, st);
         } else {
             bosh_stream_look(ss, st->index, st->serial);
         }
@@ -461,128 +433,9 @@ void bosh_streams_sweep(bosh_streams_t *ss)
         bosh_stream_t *st = ss->table[i];
         if (st != NULL && !st->given && (st->stalled || st->blocked)) {
             move_bytes(ss, st);
-            settle(ss, st);
+            bosh_stream_settle(ss, st);
         }
     }
     bosh_escrow_sweep(ss);
     bosh_streams_complaints(ss);
-}
-
-/* ---- all of them ---- */
-
-#define SLICE 256
-
-typedef struct name_t {
-    bosh_ix index;
-    uint32_t serial;
-} name_t;
-
-/* Lists up to SLICE sessions of ours among the records from *from on, and moves *from. With `cond` set
- * those that live are ended on the way. */
-static uint32_t list_ours(bosh_streams_t *ss, bosh_ix *from, name_t *out, bosh_cond_t cond,
-                          uint32_t *ended)
-{
-    uint32_t n = 0, max = SLICE;
-
-    bosh_lock(ss->lock);
-    for (; *from < ss->arena->h->fresh_session && max > 0; (*from)++, max--) {
-        bosh_session_t *s = bosh_arena_session(ss->arena, *from);
-        if (s->state == BOSH_ST_FREE || s->link.owner != ss->me) {
-            continue;
-        }
-        if (cond != BOSH_COND_COUNT && (s->link.flags & BOSH_LINK_TRANSIT)) {
-            continue; /* it goes back to its giver when we go */
-        }
-        if (cond != BOSH_COND_COUNT && s->state == BOSH_ST_LIVE) {
-            bosh_session_end(ss->arena, ss->now, s, cond);
-            (*ended)++;
-            max = max > 8 ? max - 7 : 1; /* costs more than a look */
-        }
-        out[n].index = *from;
-        out[n++].serial = s->serial;
-    }
-    if (*from >= ss->arena->h->fresh_session) {
-        *from = ss->ntable + 1; /* the rest was never used: not even touched */
-    }
-    bosh_unlock(ss->lock);
-    return n;
-}
-
-static uint32_t look_at_all(bosh_streams_t *ss, bosh_cond_t cond)
-{
-    name_t name[SLICE];
-    bosh_ix from = 1;
-    uint32_t ended = 0;
-
-    while (from <= ss->ntable) {
-        uint32_t n = list_ours(ss, &from, name, cond, &ended);
-        for (uint32_t i = 0; i < n; i++) {
-            bosh_stream_look(ss, name[i].index, name[i].serial);
-        }
-    }
-    return ended;
-}
-
-void bosh_streams_recheck(bosh_streams_t *ss)
-{
-    for (uint32_t i = 1; i <= ss->ntable; i++) {
-        bosh_stream_t *st = ss->table[i];
-        if (st != NULL && !st->given) {
-            if (bosh_stream_lock(ss, st) != NULL) {
-                bosh_stream_unlock(ss);
-            }
-            settle(ss, st);
-        }
-    }
-    look_at_all(ss, BOSH_COND_COUNT);
-}
-
-uint32_t bosh_streams_end_all(bosh_streams_t *ss, bosh_cond_t cond)
-{
-    return look_at_all(ss, cond);
-}
-
-static bool is_open(const bosh_stream_t *st)
-{
-    return st != NULL && !st->given && st->phase != BOSH_LINK_CLOSED && st->phase != BOSH_LINK_NONE;
-}
-
-uint32_t bosh_streams_open(const bosh_streams_t *ss)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 1; i <= ss->ntable && ss->stats.streams > 0; i++) {
-        n += is_open(ss->table[i]);
-    }
-    return n;
-}
-
-uint32_t bosh_streams_leave(bosh_streams_t *ss, uint32_t *lost)
-{
-    uint32_t kept = 0;
-
-    *lost = 0;
-    for (uint32_t i = 1; i <= ss->ntable; i++) {
-        bosh_stream_t *st = ss->table[i];
-        if (is_open(st) && !st->parked && st->phase != BOSH_LINK_CONNECT) {
-            bosh_stream_over(ss, st, BOSH_COND_SYSTEM_SHUTDOWN, "no other process can have it");
-            settle(ss, st);
-            ++*lost;
-        } else if (st != NULL) {
-            kept += is_open(st);
-            st->given = true; /* not to be shut down */
-        }
-    }
-    return kept;
-}
-
-void bosh_streams_abandon(bosh_streams_t *ss)
-{
-    for (uint32_t i = 1; i <= ss->ntable; i++) {
-        bosh_stream_t *st = ss->table[i];
-        if (is_open(st)) {
-            bosh_stream_over(ss, st, BOSH_COND_SYSTEM_SHUTDOWN, "the server is stopping");
-            settle(ss, st);
-        }
-    }
 }

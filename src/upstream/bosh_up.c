@@ -14,6 +14,7 @@
 
 #include "bosh_down.h"
 #include "bosh_point.h"
+#include "bosh_tls.h"
 
 #define FIRST_READ 2048 /* most reads find one small stanza: do not take chunks for more */
 #define MAX_RUNS   24
@@ -60,28 +61,16 @@ static const char *load_prime(bosh_streams_t *ss, bosh_stream_t *st, char **heap
     return *len > 0 ? dst : bosh_split_default_prime(len);
 }
 
-static bool take_splitter(bosh_streams_t *ss, bosh_stream_t *st)
+/* A parser of the pool, or a new one; begun with this prime. False: no memory. */
+static bool begin_splitter(bosh_streams_t *ss, bosh_stream_t *st, const char *prime, size_t len)
 {
-    bosh_splitter_t *sp;
-    apr_status_t rv = APR_ENOMEM;
-    const char *prime;
-    char *heap = NULL;
-    size_t len = 0;
+    bosh_splitter_t *sp =
+        ss->nspare > 0 ? ss->spare[--ss->nspare] : bosh_split_create(ss->cfg->max_stanza);
 
-    if (st->sp != NULL) {
-        return true;
-    }
-    sp = ss->nspare > 0 ? ss->spare[--ss->nspare] : bosh_split_create(ss->cfg->max_stanza);
     if (sp == NULL) {
         return false;
     }
-    if (st->phase == BOSH_LINK_HEADER) {
-        rv = bosh_split_begin(sp, NULL, 0);
-    } else if ((prime = load_prime(ss, st, &heap, &len)) != NULL) {
-        rv = bosh_split_begin(sp, prime, len);
-    }
-    free(heap);
-    if (rv != APR_SUCCESS) {
+    if (bosh_split_begin(sp, prime, len) != APR_SUCCESS) {
         bosh_split_destroy(sp);
         return false;
     }
@@ -89,6 +78,27 @@ static bool take_splitter(bosh_streams_t *ss, bosh_stream_t *st)
     st->raw_base = st->fed = 0;
     st->ev_done = 0;
     return true;
+}
+
+bool bosh_up_expect_header(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    return st->sp != NULL || begin_splitter(ss, st, NULL, 0);
+}
+
+static bool take_splitter(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    const char *prime;
+    char *heap = NULL;
+    size_t len = 0;
+    bool ok;
+
+    if (st->sp != NULL || st->phase == BOSH_LINK_HEADER) {
+        return bosh_up_expect_header(ss, st);
+    }
+    prime = load_prime(ss, st, &heap, &len);
+    ok = prime != NULL && begin_splitter(ss, st, prime, len);
+    free(heap);
+    return ok;
 }
 
 /* The type of the last event found, 0: none. */
@@ -161,17 +171,18 @@ static void conclude(bosh_streams_t *ss, bosh_stream_t *st, unsigned last, bool 
     }
 }
 
-/* Events that may be applied: all of them up to one that this stream cannot go on with (U-045). */
-static size_t acceptable(const bosh_split_event_t *ev, size_t n)
+/* Events that may be applied: all of them up to one that this stream cannot go on with (U-045). With TLS an
+ * offer of more is passed over (U-024). */
+static size_t acceptable(const bosh_stream_t *st, const bosh_split_event_t *ev, size_t n)
 {
     size_t i;
 
-    for (i = 0; i < n; i++) {
+    for (i = 0; i < n && !bosh_tls_is_on(&st->conn); i++) {
         if (ev[i].type == BOSH_SPLIT_FEATURES && ev[i].starttls_required) {
-            break;
+            return i;
         }
     }
-    return i;
+    return n;
 }
 
 /* Hands what the parser found to the session. False: the chunks ran out; later again, from there on. */
@@ -179,7 +190,7 @@ static bool apply(bosh_streams_t *ss, bosh_stream_t *st)
 {
     size_t n, done = 0;
     const bosh_split_event_t *ev = bosh_split_events(st->sp, &n);
-    size_t fit = acceptable(ev, n);
+    size_t fit = acceptable(st, ev, n);
     uint64_t boundary = bosh_split_boundary(st->sp);
     unsigned last = last_event(st);
     bosh_session_t *s;
@@ -214,7 +225,8 @@ static bool apply(bosh_streams_t *ss, bosh_stream_t *st)
     }
     if (fit < n) {
         bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED,
-                         "the server requires STARTTLS and this upstream does not use TLS");
+                         "the server requires STARTTLS and this upstream does not use TLS; "
+                         "write tls=starttls");
     } else {
         conclude(ss, st, last, errored);
     }
@@ -289,6 +301,21 @@ static bool commit(bosh_streams_t *ss, bosh_stream_t *st, size_t got, bosh_slice
     return true;
 }
 
+/* Shortens the list to `most` bytes. */
+static int trim(struct iovec *iov, int n, size_t most, size_t *room)
+{
+    int i;
+
+    *room = 0;
+    for (i = 0; i < n && *room < most; i++) {
+        if (iov[i].iov_len > most - *room) {
+            iov[i].iov_len = most - *room;
+        }
+        *room += iov[i].iov_len;
+    }
+    return i;
+}
+
 /* a keep-alive between stanzas is not worth a parser. */
 static void swallow(bosh_streams_t *ss, bosh_stream_t *st, size_t n)
 {
@@ -330,13 +357,19 @@ static bool digest(bosh_streams_t *ss, bosh_stream_t *st, size_t got)
     return apply(ss, st) && !st->gone && st->conn.state == BOSH_CONN_UP;
 }
 
+/* How much of this turn's share is left; beyond it only what poll would not tell about in the next one. */
+static size_t may_read(const bosh_stream_t *st, size_t round)
+{
+    return round < BOSH_IO_ROUND ? SIZE_MAX : st->conn.ops->pending(&st->conn);
+}
+
 /* The server's last words after our end are looked through for its own end only. */
 static void drain_closing(bosh_streams_t *ss, bosh_stream_t *st)
 {
-    size_t round = 0, got = 0;
+    size_t round = 0, got = 0, left;
 
-    while (round < BOSH_IO_ROUND && st->conn.state == BOSH_CONN_UP) {
-        struct iovec iov = {ss->buf, sizeof(ss->buf)};
+    while ((left = may_read(st, round)) > 0 && st->conn.state == BOSH_CONN_UP) {
+        struct iovec iov = {ss->buf, left < sizeof(ss->buf) ? left : sizeof(ss->buf)};
         apr_status_t rv;
 
         /* Before reading: a new parser is primed by way of ss->buf. */
@@ -372,7 +405,7 @@ static void read_failed(bosh_streams_t *ss, bosh_stream_t *st, apr_status_t rv)
 bool bosh_up_pump(bosh_streams_t *ss, bosh_stream_t *st)
 {
     struct iovec iov[MAX_RUNS];
-    size_t round = 0, room, got, want = FIRST_READ;
+    size_t round = 0, room, got, want = FIRST_READ, left;
 
     if (st->phase == BOSH_LINK_CLOSING) {
         drain_closing(ss, st);
@@ -381,13 +414,14 @@ bool bosh_up_pump(bosh_streams_t *ss, bosh_stream_t *st)
     if (st->blocked && !apply(ss, st)) {
         return false;
     }
-    while (st->conn.state == BOSH_CONN_UP && !st->gone && round < BOSH_IO_ROUND) {
+    while (st->conn.state == BOSH_CONN_UP && !st->gone && (left = may_read(st, round)) > 0) {
         int n = make_room(ss, st, want, iov, &room);
         apr_status_t rv;
 
         if (n == 0) {
             return false;
         }
+        n = trim(iov, n, left, &room);
         rv = st->conn.ops->readv(&st->conn, iov, n, &got);
         BOSH_STAT_ADD(ss, reads, 1);
         BOSH_STAT_ADD(ss, bytes_in, got);

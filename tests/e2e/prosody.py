@@ -20,13 +20,13 @@ data_path = "{dir}/data"
 log = {{ debug = "{dir}/prosody.log" }}
 interfaces = {{ "127.0.0.1" }}
 c2s_ports = {{ {port} }}
-c2s_direct_tls_ports = {{ }}
+c2s_direct_tls_ports = {{ {tls_port} }}
 s2s_ports = {{ }}
 http_ports = {{ {http_port} }}
 https_ports = {{ }}
 modules_enabled = {{ "roster", "saslauth", "disco", "ping", "presence", "message", "iq", {modules} }}
-modules_disabled = {{ "s2s", "tls" }}
-c2s_require_encryption = false
+modules_disabled = {{ "s2s"{no_tls} }}
+c2s_require_encryption = {encrypted}
 s2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 consider_bosh_secure = true
@@ -34,6 +34,7 @@ authentication = "internal_plain"
 storage = "internal"
 limits = {{ }}
 
+{ssl}
 VirtualHost "{host}"
 VirtualHost "{anon}"
     authentication = "anonymous"
@@ -46,11 +47,13 @@ class Prosody:
     HOST, ANON_HOST, ROOMS = "localhost", "anon.localhost", "rooms.localhost"
     PASSWORDS = {"alice": "alice-secret", "bob": "bob-secret"}
 
-    def __init__(self, modules=()):
+    def __init__(self, modules=(), pair=None):
+        """pair: a certificate (certs.Pair): TLS is required, and there is direct TLS at tls_port."""
         self.port, self.http_port = free_port(), free_port()
+        self.pair, self.tls_port = pair, free_port() if pair else None
         self.user = "prosody" if os.getuid() == 0 else None
         self.dir = private_dir("prosody", self.user)
-        self.modules = ", ".join(f'"{m}"' for m in modules)
+        self.modules = ", ".join(f'"{m}"' for m in (*modules, *(["tls"] if pair else [])))
         self.process = None
 
     def upstreams(self, options="tls=off"):
@@ -62,9 +65,17 @@ class Prosody:
         accounts.mkdir(parents=True)
         for name, password in self.PASSWORDS.items():
             (accounts / f"{name}.dat").write_text(f'return {{ ["password"] = "{password}"; }};\n')
+        ssl = ""
+        if self.pair:
+            for path in self.pair:
+                shutil.copy(path, self.dir)
+            ssl = f'ssl = {{ certificate = "{self.dir}/{self.pair.cert.name}", ' \
+                  f'key = "{self.dir}/{self.pair.key.name}" }}\n'
         conf = self.dir / "prosody.cfg.lua"
         conf.write_text(CONFIG.format(dir=self.dir, port=self.port, http_port=self.http_port, host=self.HOST,
-                                      anon=self.ANON_HOST, rooms=self.ROOMS, modules=self.modules))
+                                      anon=self.ANON_HOST, rooms=self.ROOMS, modules=self.modules, ssl=ssl,
+                                      tls_port=self.tls_port or "", no_tls="" if self.pair else ', "tls"',
+                                      encrypted="true" if self.pair else "false"))
         options = {}
         if self.user:
             for path in [self.dir, *self.dir.rglob("*")]:

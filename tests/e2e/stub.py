@@ -5,6 +5,10 @@ One thread accepts, reads and runs the scripts of all connections; a test sends 
 What a connection received is parsed incrementally, namespace-aware and strictly: session.headers,
 session.stanzas (ElementTree elements, with .time in session.times), session.ended, session.eof.
 
+With script.tls set it speaks TLS, directly or after STARTTLS; then session.tls is the ssl.SSLObject,
+session.sni the name that was asked for, session.tls_error a handshake's failure, and session.received holds
+what came in the clear and what was inside TLS. .secured: from which header on there was TLS.
+
     s = stub.accept()                       the next new connection
     s.wait_stanza("message")                the next stanza of that name that no wait took yet
     s.send("<message xmlns='jabber:client'>...")      any bytes, when the test wants
@@ -16,6 +20,7 @@ import heapq
 import itertools
 import selectors
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -27,6 +32,10 @@ from bosh_env import SLOW, tcp_queues, wait_for
 MECHANISMS = ("<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism>"
               "<mechanism>ANONYMOUS</mechanism></mechanisms>")
 BIND_FEATURE = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"
+STARTTLS = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
+STARTTLS_REQUIRED = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>"
+PROCEED = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
+TLS_FAILURE = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
 SUCCESS = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"
 
 
@@ -47,6 +56,10 @@ class Script:
         self.on_stanza = None     # callable(session, element) -> True when it is done with it
         self.prefix = "stream"    # prefix of the streams namespace
         self.echo = False         # send messages back to their sender
+        self.tls = None           # "direct" or "starttls"
+        self.tls_context = None   # ssl.SSLContext of the server (certs.context)
+        self.tls_features = STARTTLS  # features of the stream before STARTTLS
+        self.proceed = PROCEED    # the answer to <starttls/>; TLS begins after it. None: nothing
 
 
 class StubSession:
@@ -69,10 +82,14 @@ class StubSession:
         self.user = None     # authcid of SASL PLAIN
         self.jid = None
         self.closed_by_us = False
+        self.tls = self.tls_error = self.sni = None
+        self.shaken = self.close_notify = None  # times
+        self.secured = None
         self._taken = 0
         self._raw = bytearray()
         self._builder, self._in_tag = None, False
         self._write_lock = threading.Lock()
+        self._tls_lock = threading.RLock()
 
     def __repr__(self):
         return f"<stub session {self.number} headers={len(self.headers)} stanzas={len(self.stanzas)}>"
@@ -85,7 +102,14 @@ class StubSession:
             data = data.encode()
         with self._write_lock:
             self.chunks_out.append((time.monotonic(), data))
-            self.sock.sendall(data)
+            if self.tls is None:
+                self.sock.sendall(data)
+                return
+            for at in range(0, len(data), 16384):
+                with self._tls_lock:
+                    self.tls.write(data[at:at + 16384])
+                    wire = self._tls_out.read()
+                self.sock.sendall(wire)
 
     def send_slowly(self, data, delay=0.0):
         """One byte at a time, each in a segment of its own."""
@@ -115,7 +139,9 @@ class StubSession:
         """Features of the current stream, or these."""
         if inner is None:
             which = self.script.features
-            inner = which[min(len(self.headers), len(which)) - 1]
+            inner = which[min(len(self.headers) - (self.secured or 0), len(which)) - 1]
+            if self.script.tls == "starttls" and self.tls is None:
+                inner = self.script.tls_features
             if inner is None:
                 return
         p = self.script.prefix
@@ -128,6 +154,54 @@ class StubSession:
     def end_stream(self):
         self.send(f"</{self.script.prefix}:stream>")
 
+    def start_tls(self):
+        """What comes from now on is TLS. On the stub's thread."""
+        self._tls_in, self._tls_out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = self.script.tls_context
+        context.sni_callback = lambda tls, name, _: setattr(tls.stub_session, "sni", name)
+        self.secured = len(self.headers)
+        self._builder, self._in_tag = None, False
+        made = context.wrap_bio(self._tls_in, self._tls_out, server_side=True)
+        made.stub_session = self
+        self.tls = made
+
+    def _end_tls(self):
+        """close_notify."""
+        with self._tls_lock:
+            try:
+                self.tls.unwrap()
+            except (ssl.SSLError, OSError):
+                pass
+            wire = self._tls_out.read()
+        self.sock.sendall(wire)
+
+    def _decrypt(self, data):
+        """What is in these bytes; [] when the handshake goes on, has failed, or the other side says goodbye."""
+        plain = bytearray()
+        with self._tls_lock:
+            self._tls_in.write(data)
+            try:
+                if self.shaken is None:
+                    self.tls.do_handshake()
+                    self.shaken = time.monotonic()
+                while True:
+                    piece = self.tls.read(65536)
+                    if not piece:
+                        raise ssl.SSLZeroReturnError
+                    plain += piece
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLZeroReturnError:
+                self.close_notify = time.monotonic()
+                self._note("close_notify", None)
+            except ssl.SSLError as err:
+                self.tls_error = err
+                self._note("tls_error", str(err))
+            wire = self._tls_out.read()
+        if wire:
+            self.sock.sendall(wire)
+        return bytes(plain)
+
     def close(self):
         """FIN."""
         if not self.closed_by_us:
@@ -137,6 +211,13 @@ class StubSession:
     def rst(self):
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
+
+    def read_no_more(self):
+        """What comes is left in the socket, until read_on()."""
+        self.stub._call(lambda: self.stub._selector.unregister(self.sock))
+
+    def read_on(self):
+        self.stub._call(lambda: self.stub._selector.register(self.sock, selectors.EVENT_READ, self))
 
     # ---- waiting ----
 
@@ -193,6 +274,10 @@ class StubSession:
     # ---- reading: the stub's thread ----
 
     def feed(self, data):
+        if self.tls is not None:
+            data = self._decrypt(data)
+            if not data:
+                return
         now = time.monotonic()
         self.received += data
         self.chunks_in.append((now, data))
@@ -214,10 +299,11 @@ class StubSession:
                 return  # a tag that is not complete: it may become a new header
             piece = bytes(self._raw[:cut] if cut else self._raw)
             del self._raw[:len(piece)]
-            events = self._builder.events
-            self._builder.parser.Parse(piece, False)
-            # No event: the '>' was in an attribute's value.
-            self._in_tag = self._builder.events == events
+            builder = self._builder
+            events = builder.events
+            builder.parser.Parse(piece, False)
+            # No event: the '>' was in an attribute's value. Another builder: TLS has begun.
+            self._in_tag = builder is self._builder and builder.events == events
 
     def _between_stanzas(self):
         """At a stanza boundary: True when more bytes are needed; makes a new parser for a new header."""
@@ -254,6 +340,8 @@ class StubSession:
             if self.script.auto and self.script.end and not self.closed_by_us:
                 try:  # and wait for the other side's FIN, which tests look for
                     self.end_stream()
+                    if self.tls is not None:
+                        self._end_tls()
                     self.sock.shutdown(socket.SHUT_WR)
                 except OSError:
                     pass
@@ -282,7 +370,12 @@ class StubSession:
             return
         if not self.script.auto:
             return
-        if elem.tag == X.tag("auth", X.NS_SASL) and self.script.sasl:
+        if elem.tag == X.tag("starttls", X.NS_TLS):
+            if self.script.proceed is not None:
+                self.send(self.script.proceed)
+                if "<proceed" in self.script.proceed:
+                    self.start_tls()
+        elif elem.tag == X.tag("auth", X.NS_SASL) and self.script.sasl:
             if elem.get("mechanism") == "PLAIN" and elem.text:
                 self.user = base64.b64decode(elem.text).split(b"\0")[1].decode()
             self.send(self.script.sasl)
@@ -448,6 +541,8 @@ class StubServer:
             sock.setblocking(True)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             session = StubSession(self, sock, peer)
+            if session.script.tls == "direct":
+                session.start_tls()
             self._selector.register(sock, selectors.EVENT_READ, session)
             with self.changed:
                 self.sessions.append(session)

@@ -17,7 +17,7 @@ def checked(line, upstreams=()):
 WRONG = ["BoshUpstream", "BoshUpstream example.com", "BoshUpstream example.com nohost", "BoshUpstream example.com h:0",
          "BoshUpstream example.com h:99999", "BoshUpstream example.com [::1:5222", "BoshUpstream example.com unix:rel",
          "BoshUpstream example.com 127.0.0.1:5222 tls=maybe", "BoshUpstream example.com 127.0.0.1:5222 nonsense",
-         "BoshUpstream example.com 127.0.0.1:5222 timeout=x", "BoshUpstream example.com 192.0.2.1:5222",
+         "BoshUpstream example.com 127.0.0.1:5222 timeout=x",
          "BoshUpstream a@b 127.0.0.1:5222 tls=off", "BoshMaxWait x", "BoshMaxWait -1", "BoshMaxWait 99999", "BoshMaxWait",
          "BoshMaxHold -1", "BoshMaxHold 1.5", "BoshMaxHold 256", "BoshMaxRequests 0", "BoshMaxRequests 256",
          "BoshInactivity x", "BoshInactivity 100ms", "BoshMaxPause -5", "BoshPolling 5 5", "BoshMaxBody 0", "BoshMaxBody 1X",
@@ -25,6 +25,7 @@ WRONG = ["BoshUpstream", "BoshUpstream example.com", "BoshUpstream example.com n
          "BoshMaxSessionsPerAddress -1", "BoshLoginTimeout x", "BoshLoginSize 1X", "BoshRequireTLS perhaps",
          "BoshRequireTLS http://a.example/bind", "BoshRequireTLS https://", "BoshInflate 2", "BoshReturnUndelivered 1", "BoshRoute xmpp:h:1",
          "BoshAllowOrigin", "BoshAllowOrigin https://a.example/path", "BoshAllowOrigin nonsense", "BoshAsync perhaps",
+         "BoshDrainTimeout x", "BoshDrainTimeout -1", "BoshDrainTimeout 2d",
          "BoshKeys 1"]
 
 
@@ -40,7 +41,8 @@ def test_wrong_lines_are_refused_with_a_message(line):
 
 RIGHT = ["BoshUpstream example.com 127.0.0.1:5222", "BoshUpstream example.com [::1]:5222 tls=off timeout=5s",
          "BoshUpstream EXAMPLE.com localhost:5222", "BoshUpstream example.com unix:/tmp/xmpp.sock",
-         "BoshUpstream example.com 192.0.2.1:5222 tls=off", "BoshMaxWait 1min", "BoshMaxWait 0", "BoshMaxHold 4",
+         "BoshUpstream example.com 192.0.2.1:5222 tls=off", "BoshUpstream example.com 192.0.2.1:5222", "BoshDrainTimeout 10min",
+         "BoshMaxWait 1min", "BoshMaxWait 0", "BoshMaxHold 4",
          "BoshMaxRequests 5", "BoshInactivity 90s", "BoshInactivity 0", "BoshMaxPause 0", "BoshPolling 0",
          "BoshMaxBody 64K", "BoshMaxStanza 10000", "BoshQueueSize 8M", "BoshMaxSessions 50", "BoshMemory 16M",
          "BoshMaxSessionsPerAddress 50", "BoshLoginTimeout 2min", "BoshLoginSize 0", "BoshRequireTLS On", "BoshInflate Off", "BoshReturnUndelivered Off", "BoshRoute On",

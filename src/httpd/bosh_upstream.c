@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * BoshUpstream: DOMAIN TARGET and key=value words. Runs in the parent, in one thread, at configuration time;
+ * afterwards everything here is read-only.
+ *
+ * Invariant: each distinct set of TLS options has one context, however many lines share it.
+ */
+#include "bosh_upstream.h"
+
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include <http_log.h>
+
+APLOG_USE_MODULE(bosh);
+
+#define TIMEOUT  apr_time_from_sec(BOSH_UPSTREAM_TIMEOUT)
+#define SHORTEST apr_time_from_msec(100)
+#define LONGEST  apr_time_from_sec(300)
+
+typedef struct context_t {
+    bosh_tls_options_t options;
+    struct ssl_ctx_st *ctx;
+} context_t;
+
+static apr_array_header_t *targets;  /* bosh_target_t */
+static apr_array_header_t *contexts; /* context_t */
+
+void bosh_upstream_reset(void)
+{
+    targets = contexts = NULL;
+}
+
+/* ---- where ---- */
+
+static const char *parse_domain(cmd_parms *cmd, bosh_upstream_t *u, const char *arg)
+{
+    char *domain = apr_pstrdup(cmd->pool, arg);
+
+    ap_str_tolower(domain);
+    u->domain = domain;
+    if (domain[0] == '\0' || strlen(domain) > BOSH_MAX_DOMAIN || ap_strchr_c(domain, '@') != NULL ||
+        ap_strchr_c(domain, '/') != NULL || ap_strchr_c(domain, '*') != NULL) {
+        return apr_psprintf(cmd->pool, "BoshUpstream: '%s' is not an XMPP domain", arg);
+    }
+    return NULL;
+}
+
+static const char *parse_target(cmd_parms *cmd, bosh_upstream_t *u)
+{
+    char *host, *scope;
+
+    if (strncmp(u->target, "unix:", 5) == 0) {
+        u->path = u->target + 5;
+        if (u->path[0] != '/') {
+            return apr_psprintf(cmd->pool, "BoshUpstream %s: write unix:/absolute/path, not '%s'",
+                                u->domain, u->target);
+        }
+        return NULL;
+    }
+    if (strcmp(u->target, "srv") == 0) {
+        return apr_psprintf(
+            cmd->pool,
+            "BoshUpstream %s: finding the server by SRV records is not available in "
+            "mod_bosh " BOSH_VERSION "; write host:port",
+            u->domain);
+    }
+    if (apr_parse_addr_port(&host, &scope, &u->port, u->target, cmd->pool) != APR_SUCCESS ||
+        host == NULL || u->port == 0 || scope != NULL) {
+        return apr_psprintf(
+            cmd->pool,
+            "BoshUpstream %s: the target is host:port, [v6address]:port or unix:/path, "
+            "not '%s'",
+            u->domain, u->target);
+    }
+    u->host = host;
+    return NULL;
+}
+
+static bool is_here(const bosh_upstream_t *u)
+{
+    return u->host == NULL || ap_cstr_casecmp(u->host, "localhost") == 0 ||
+           strcmp(u->host, "::1") == 0 || strncmp(u->host, "127.", 4) == 0;
+}
+
+/* ---- how ---- */
+
+/* What the words of a line have said so far. */
+typedef struct words_t {
+    bool policy; /* tls= was written */
+    const char *verify;
+} words_t;
+
+static const char *parse_policy(cmd_parms *cmd, bosh_upstream_t *u, const char *value)
+{
+    static const struct {
+        const char *name;
+        bosh_tls_policy_t policy;
+    } known[] = {{"starttls", BOSH_TLS_STARTTLS},
+                 {"direct", BOSH_TLS_DIRECT},
+                 {"optional", BOSH_TLS_OPTIONAL},
+                 {"off", BOSH_TLS_OFF}};
+
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (ap_cstr_casecmp(value, known[i].name) == 0) {
+            u->policy = known[i].policy;
+            return NULL;
+        }
+    }
+    return apr_psprintf(cmd->pool,
+                        "BoshUpstream %s: tls= is one of starttls, direct, optional and off, "
+                        "not '%s'",
+                        u->domain, value);
+}
+
+static const char *parse_timeout(cmd_parms *cmd, bosh_upstream_t *u, const char *value)
+{
+    if (!apr_isdigit(value[0]) ||
+        ap_timeout_parameter_parse(value, &u->timeout, "s") != APR_SUCCESS ||
+        u->timeout < SHORTEST || u->timeout > LONGEST) {
+        return apr_psprintf(cmd->pool,
+                            "BoshUpstream %s: timeout= takes a time from 100ms to 300s, not '%s'",
+                            u->domain, value);
+    }
+    return NULL;
+}
+
+static const char *parse_file(cmd_parms *cmd, const bosh_upstream_t *u, const char *word,
+                              const char *value, const char **out)
+{
+    *out = value[0] != '\0' ? ap_server_root_relative(cmd->pool, value) : NULL;
+    return *out != NULL
+               ? NULL
+               : apr_psprintf(cmd->pool, "BoshUpstream %s: %s names no file", u->domain, word);
+}
+
+static const char *parse_word(cmd_parms *cmd, bosh_upstream_t *u, const char *word, words_t *said)
+{
+    bosh_tls_options_t *o = &u->options;
+    const char *value = ap_strchr_c(word, '=');
+
+    value = value != NULL ? value + 1 : "";
+    if (ap_cstr_casecmpn(word, "tls=", 4) == 0) {
+        said->policy = true;
+        return parse_policy(cmd, u, value);
+    }
+    if (ap_cstr_casecmpn(word, "timeout=", 8) == 0) {
+        return parse_timeout(cmd, u, value);
+    }
+    if (ap_cstr_casecmp(word, "verify=off") == 0 || ap_cstr_casecmp(word, "verify=on") == 0) {
+        said->verify = word;
+        o->verify = ap_cstr_casecmp(value, "on") == 0;
+        return NULL;
+    }
+    if (ap_cstr_casecmpn(word, "ca=", 3) == 0) {
+        return parse_file(cmd, u, word, value, &o->ca);
+    }
+    if (ap_cstr_casecmpn(word, "cert=", 5) == 0) {
+        return parse_file(cmd, u, word, value, &o->cert);
+    }
+    if (ap_cstr_casecmpn(word, "key=", 4) == 0) {
+        return parse_file(cmd, u, word, value, &o->key);
+    }
+    return apr_psprintf(cmd->pool,
+                        "BoshUpstream %s: unknown word '%s'; known are tls=, ca=, verify=on, "
+                        "verify=off, cert=, key= and timeout=",
+                        u->domain, word);
+}
+
+/* Words that do not go together. */
+static const char *check_words(cmd_parms *cmd, bosh_upstream_t *u, const words_t *said)
+{
+    const bosh_tls_options_t *o = &u->options;
+    const char *word = o->ca != NULL     ? "ca="
+                       : o->cert != NULL ? "cert="
+                       : o->key != NULL  ? "key="
+                                         : said->verify;
+
+    if (!said->policy) {
+        u->policy = is_here(u) ? BOSH_TLS_OFF : BOSH_TLS_STARTTLS;
+    }
+    if (u->policy == BOSH_TLS_OFF && word != NULL) {
+        return apr_psprintf(cmd->pool,
+                            "BoshUpstream %s: %s is of no use without TLS, which is off%s; write "
+                            "tls=starttls or tls=direct, or leave it out",
+                            u->domain, word,
+                            said->policy ? "" : " for this host unless it is written");
+    }
+    if (o->key != NULL && o->cert == NULL) {
+        return apr_psprintf(cmd->pool,
+                            "BoshUpstream %s: key= is of no use without cert=", u->domain);
+    }
+    if (o->ca != NULL && !o->verify) {
+        return apr_psprintf(cmd->pool,
+                            "BoshUpstream %s: verify=off would not look at what ca= says; leave "
+                            "one of them out",
+                            u->domain);
+    }
+    return NULL;
+}
+
+static bool same(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static const char *find_context(cmd_parms *cmd, bosh_upstream_t *u)
+{
+    const bosh_tls_options_t *o = &u->options;
+    const char *err;
+    context_t *c;
+
+    if (contexts == NULL) {
+        contexts = apr_array_make(cmd->pool, 2, sizeof(context_t));
+    }
+    for (int i = 0; i < contexts->nelts; i++) {
+        c = &APR_ARRAY_IDX(contexts, i, context_t);
+        if (same(c->options.ca, o->ca) && same(c->options.cert, o->cert) &&
+            same(c->options.key, o->key) && c->options.verify == o->verify) {
+            u->context = c->ctx;
+            return NULL;
+        }
+    }
+    err = bosh_tls_context(&u->context, o, cmd->pool);
+    if (err != NULL) {
+        return apr_psprintf(cmd->pool, "BoshUpstream %s: %s", u->domain, err);
+    }
+    c = apr_array_push(contexts);
+    c->options = *o;
+    c->ctx = u->context;
+    return NULL;
+}
+
+const char *bosh_upstream_add(cmd_parms *cmd, void *dconf, int argc, char *const argv[])
+{
+    bosh_config_t *c = bosh_config_of(cmd->server);
+    bosh_upstream_t *u = apr_pcalloc(cmd->pool, sizeof(*u));
+    const char *err = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT | NOT_IN_FILES);
+    words_t said = {false, NULL};
+
+    (void)dconf;
+    if (err != NULL) {
+        return err;
+    }
+    if (argc < 2) {
+        return "BoshUpstream takes a domain and a target, such as: BoshUpstream example.com "
+               "127.0.0.1:5222";
+    }
+    u->target = argv[1];
+    u->timeout = TIMEOUT;
+    u->options.verify = true;
+    u->row = -1;
+    err = parse_domain(cmd, u, argv[0]);
+    if (err == NULL) {
+        err = parse_target(cmd, u);
+    }
+    for (int i = 2; err == NULL && i < argc; i++) {
+        err = parse_word(cmd, u, argv[i], &said);
+    }
+    if (err == NULL) {
+        err = check_words(cmd, u, &said);
+    }
+    for (int i = 0; err == NULL && i < c->upstreams->nelts; i++) {
+        if (strcmp(APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *)->domain, u->domain) == 0) {
+            err = apr_psprintf(cmd->pool, "BoshUpstream %s: this domain has a target already",
+                               u->domain);
+        }
+    }
+    if (err == NULL && u->policy != BOSH_TLS_OFF) {
+        err = find_context(cmd, u);
+    }
+    if (err == NULL) {
+        APR_ARRAY_PUSH(c->upstreams, bosh_upstream_t *) = u;
+    }
+    return err;
+}
+
+/* ---- after reading ---- */
+
+/* A numeric or unix target costs nothing; a name is looked up once, now, in the parent. */
+static void resolve_one(apr_pool_t *p, server_rec *s, bosh_upstream_t *u)
+{
+    bosh_target_t *t = apr_array_push(targets);
+    apr_sockaddr_t *addrs = NULL;
+    apr_status_t rv;
+
+    u->row = targets->nelts - 1;
+    t->domain = u->domain;
+    t->path = u->path;
+    t->timeout = u->timeout;
+    t->limits = &bosh_config_of(s)->limits;
+    t->policy = u->policy;
+    t->tls = u->context != NULL ? bosh_tls_create(u->context, u->domain, p) : NULL;
+    if (u->host != NULL) {
+        rv = apr_sockaddr_info_get(&addrs, u->host, APR_UNSPEC, u->port, 0, p);
+        if (rv != APR_SUCCESS) {
+            addrs = NULL;
+            ap_log_error(
+                APLOG_MARK, APLOG_ERR, rv, s,
+                "BH001: BoshUpstream %s: cannot resolve %s; its sessions fail until a restart "
+                "finds it",
+                u->domain, u->host);
+        }
+    }
+    t->addrs = addrs;
+}
+
+apr_status_t bosh_upstream_resolve(apr_pool_t *p, server_rec *main_server)
+{
+    targets = apr_array_make(p, 4, sizeof(bosh_target_t));
+    for (server_rec *s = main_server; s != NULL; s = s->next) {
+        const bosh_config_t *c = bosh_config_of(s);
+        for (int i = 0; i < c->upstreams->nelts; i++) {
+            bosh_upstream_t *u = APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *);
+            if (u->row < 0) { /* a line inherited from the main server has its row already */
+                resolve_one(p, s, u);
+            }
+        }
+    }
+    return targets->nelts < UINT16_MAX ? APR_SUCCESS : APR_ENOSPC;
+}
+
+const bosh_target_t *bosh_upstream_targets(size_t *n)
+{
+    *n = targets != NULL ? (size_t)targets->nelts : 0;
+    return targets != NULL ? (const bosh_target_t *)targets->elts : NULL;
+}
+
+bool bosh_upstream_has_tls(void)
+{
+    size_t n;
+    const bosh_target_t *t = bosh_upstream_targets(&n);
+
+    for (size_t i = 0; i < n; i++) {
+        if (t[i].policy != BOSH_TLS_OFF) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const bosh_upstream_t *bosh_upstream_find(const bosh_config_t *conf, const char *domain)
+{
+    for (int i = 0; i < conf->upstreams->nelts; i++) {
+        const bosh_upstream_t *u = APR_ARRAY_IDX(conf->upstreams, i, bosh_upstream_t *);
+        if (strcmp(u->domain, domain) == 0) {
+            return u;
+        }
+    }
+    return NULL;
+}
