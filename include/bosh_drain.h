@@ -19,11 +19,9 @@
 #define BOSH_DRAIN_H
 
 #include "bosh_handover.h"
+#include "bosh_linger.h"
 #include "bosh_peer.h"
 
-/* When httpd has no room for another child before this one has gone, nothing is gained by waiting; but the
- * parent may take a second to notice that another one has gone already. */
-#define BOSH_YIELD_TIME apr_time_from_msec(1500)
 /* What differs between recycling and graceful-stop shows within this time. */
 #define BOSH_DOUBT_TIME apr_time_from_msec(400)
 /* How long held requests wait at a restart: for the streams to move, and for a child to move them to. */
@@ -35,7 +33,7 @@
 /* What is still held so long after the end of this child's own sessions belongs to nobody. */
 #define BOSH_FAREWELL_TIME apr_time_from_sec(2)
 
-/* Zeroed but for the first five; part of a bosh_loop_t. */
+/* Zeroed but for the first five and what bosh_linger.h says; part of a bosh_loop_t. */
 typedef struct bosh_drain_t {
     const bosh_loop_cfg_t *cfg;
     bosh_peers_t *peers;
@@ -50,6 +48,7 @@ typedef struct bosh_drain_t {
     apr_time_t asked_at;    /* all else in this process is done; 0: not yet */
     apr_time_t alone_since; /* nobody to give to; 0: there is somebody */
     apr_time_t over_at;     /* the sessions were ended; 0: not */
+    bosh_linger_t linger;   /* what cannot be given away */
     bool left;              /* the streams are to stay behind in escrow */
 } bosh_drain_t;
 

@@ -39,6 +39,11 @@ void bosh_peers_sweep(bosh_peers_t *ps, apr_time_t now);
 void bosh_peers_event(bosh_peers_t *ps, apr_time_t now, uint32_t peer);
 #define BOSH_PEER_TAG(peer) (UINT64_C(0x80000000) | (peer))
 
+/* The most peers of our generation that there were lately, ours included. They are not all told to stop in one
+ * moment. */
+#define BOSH_SIBLING_TIME apr_time_from_sec(10)
+uint32_t bosh_peers_siblings(const bosh_peers_t *ps);
+
 /* This child has been told to stop. */
 void bosh_peers_drain(bosh_peers_t *ps);
 

@@ -155,6 +155,13 @@ static bool is_alone(bosh_drain_t *d)
     return d->alone_since != 0 && now_of(d) - d->alone_since >= patience(d);
 }
 
+/* All else here is done, for long, and still there are streams that somebody might have. */
+static bool is_stuck(const bosh_drain_t *d)
+{
+    return d->asked_at != 0 && now_of(d) - d->asked_at >= BOSH_DRAIN_TIME &&
+           bosh_streams_open(d->streams) > d->streams->bound;
+}
+
 /* The sessions have ended, and each child ends its own: the last held requests get their answers. */
 static void linger(bosh_drain_t *d)
 {
@@ -174,6 +181,7 @@ void bosh_drain_turn(bosh_drain_t *d, bool asked)
         d->began = now_of(d);
         bosh_peers_drain(d->peers);
         bosh_peers_sweep(d->peers, now_of(d)); /* watches those who have just come */
+        d->linger.peers = bosh_peers_siblings(d->peers);
     }
     if (d->over_at != 0) {
         linger(d);
@@ -191,11 +199,14 @@ void bosh_drain_turn(bosh_drain_t *d, bool asked)
     if (!d->released && goes_on(d)) {
         release(d);
     }
-    if (alone || (d->asked_at != 0 && now_of(d) - d->asked_at >= BOSH_DRAIN_TIME)) {
+    bosh_linger_turn(&d->linger, d->released);
+    if (alone || is_stuck(d)) {
         if (!may_leave(d)) {
             give_up(d);
+        } else if (d->asked_at != 0) {
+            bosh_linger_yield(&d->linger);
+            d->left = true;
         }
-        d->left = d->asked_at != 0 && d->over_at == 0;
     }
 }
 
@@ -208,6 +219,8 @@ apr_time_t bosh_drain_next(const bosh_drain_t *d)
     }
     at = d->cfg->parent != NULL || !d->released ? d->look_at : BOSH_NEVER;
     t = d->handover != NULL ? bosh_handover_next(d->handover) : BOSH_NEVER;
+    at = t < at ? t : at;
+    t = bosh_linger_next(&d->linger);
     at = t < at ? t : at;
     t = d->alone_since + patience(d);
     /* Past it, we are being asked to go when all else here is done, which wakes the loop. */

@@ -235,6 +235,9 @@ static void report(bosh_loop_t *l, uint32_t ended)
     if (l->handover != NULL && bosh_handover_report(l->handover, line, sizeof(line))) {
         say(l, BOSH_LOG_INFO, line);
     }
+    if (bosh_linger_report(&l->drain.linger, line, sizeof(line))) {
+        say(l, BOSH_LOG_INFO, line);
+    }
     if (ended > 0) {
         snprintf(line, sizeof(line), "peer %u stopped: %u sessions ended with system-shutdown",
                  l->me, ended);
@@ -412,6 +415,8 @@ apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr
     l->drain.streams = l->streams;
     l->drain.handover = l->handover;
     l->drain.me = l->me;
+    l->drain.linger.cfg = &l->cfg;
+    l->drain.linger.streams = l->streams;
     l->evfd = cfg->wakers->fd[l->me - 1];
     rv =
         epoll_ctl(l->epfd, EPOLL_CTL_ADD, l->evfd, &ev) == 0 ? start_thread(l) : apr_get_os_error();

@@ -41,8 +41,10 @@ struct bosh_peers_t {
     bosh_streams_t *streams; /* NULL: not yet */
     uint32_t me, n;
     int epfd;
-    watch_t *watch; /* [1..n] */
-    sight_t *sight; /* [1..n]: what the table said at the last look */
+    watch_t *watch;     /* [1..n] */
+    sight_t *sight;     /* [1..n]: what the table said at the last look */
+    uint32_t siblings;  /* the most peers of our generation that were seen lately, */
+    apr_time_t seen_at; /* ... when */
 };
 
 bosh_peers_t *bosh_peers_create(const bosh_loop_cfg_t *cfg, bosh_lock_t *lock, int epfd)
@@ -131,17 +133,24 @@ static bool has_ended(const watch_t *w)
 
 static void look_at_peers(bosh_peers_t *ps, apr_time_t now)
 {
+    uint32_t same = 0;
+
     bosh_lock(ps->lock);
     for (uint32_t i = 1; i <= ps->n; i++) {
         const bosh_peer_t *p = bosh_arena_peer(ps->arena, i);
         ps->sight[i].state = p->state;
         ps->sight[i].serial = p->serial;
         ps->sight[i].pid = p->pid;
+        same += p->state != BOSH_PEER_FREE && p->generation == ps->cfg->generation;
     }
     if (ps->me != 0) {
         bosh_arena_peer(ps->arena, ps->me)->heartbeat = now;
     }
     bosh_unlock(ps->lock);
+    if (same >= ps->siblings || now - ps->seen_at > BOSH_SIBLING_TIME) {
+        ps->siblings = same;
+        ps->seen_at = now;
+    }
 }
 
 /* Watches the process this peer has now; false: it has ended already. */
@@ -350,6 +359,11 @@ static void set_state(bosh_peers_t *ps, bosh_peer_state_t state)
     bosh_lock(ps->lock);
     bosh_arena_peer(ps->arena, ps->me)->state = state;
     bosh_unlock(ps->lock);
+}
+
+uint32_t bosh_peers_siblings(const bosh_peers_t *ps)
+{
+    return ps->siblings;
 }
 
 void bosh_peers_drain(bosh_peers_t *ps)
