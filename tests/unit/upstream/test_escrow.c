@@ -3,6 +3,7 @@
  * Streams outlive the process that owned them, killed at any moment. The owners are children with a loop each;
  * this process is the XMPP server and the client, without a loop: it works on the arena as a worker of httpd does.
  */
+#include "bosh_handover.h"
 #include "rig.h"
 
 #include <sched.h>
@@ -471,7 +472,7 @@ START_TEST(giver)
     b = spawn();
     freeze(&b);
     order(&a, 'd');
-    AWAIT(link_of(&c[63]).flags & BOSH_LINK_TRANSIT);
+    AWAIT(link_of(&c[BOSH_WINDOW - 1]).flags & BOSH_LINK_TRANSIT);
     for (unsigned i = 0; i < 100; i++) {
         under_way += (link_of(&c[i]).flags & BOSH_LINK_TRANSIT) != 0;
     }
