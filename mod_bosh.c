@@ -400,6 +400,7 @@ static void child_stopping(apr_pool_t *pool, int graceful)
     if (loop == NULL) {
         return;
     }
+    bosh_hold_block();
     /* prefork always says 0; its loop finds out for itself (bosh_loop_retire). */
     ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
     if (graceful || !threaded) {

@@ -102,6 +102,10 @@ void bosh_hold_expire(apr_time_t now);
 /* Wakes every waiter with WAKE (a mailbox overflowed, the arena was repaired). */
 void bosh_hold_wake_all(void);
 
+/* child_stopping: from now on a request that has to wait blocks its worker. The MPM may have stopped polling when
+ * the last connections that it has accepted get there. Cheap, any thread. */
+void bosh_hold_block(void);
+
 /* Every waiter now and later gets STOPPING. Cheap, any thread. */
 void bosh_hold_stop(void);
 

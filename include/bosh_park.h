@@ -31,6 +31,9 @@ typedef struct bosh_hold_t {
 void bosh_park_register(void);
 void bosh_park_child_init(bool async);
 
+/* From now on no request is parked that is not yet. Any thread. */
+void bosh_park_no_more(void);
+
 /* Whether this request may be parked; makes the connection's descriptors at its first time.
  * Worker. */
 bool bosh_park_possible(const request_rec *r);

@@ -329,6 +329,11 @@ int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bosh_ho
     return wait_blocked(&h, bb);
 }
 
+void bosh_hold_block(void)
+{
+    bosh_park_no_more();
+}
+
 void bosh_hold_register(apr_pool_t *p)
 {
     (void)p;

@@ -68,7 +68,8 @@ typedef struct park_t {
     apr_bucket_brigade *bb;
 } park_t;
 
-static bool async; /* set once in child_init */
+static bool async;  /* set once in child_init */
+static int no_more; /* set once, when the child stops; atomic */
 static volatile apr_uint32_t said_no_descriptors;
 
 static park_t *park_of(const conn_rec *c)
@@ -173,6 +174,15 @@ static apr_interval_time_t timeout_of(const request_rec *r)
     return a < b ? a : b;
 }
 
+/*
+ * The listener leaves when it sees no connection of a stopping child, and may not have seen one that it has
+ * just accepted and no worker has begun with. Parked, that would never be looked at again.
+ */
+void bosh_park_no_more(void)
+{
+    __atomic_store_n(&no_more, 1, __ATOMIC_RELEASE);
+}
+
 bool bosh_park_possible(const request_rec *r)
 {
     conn_rec *c = r->connection;
@@ -189,7 +199,7 @@ bool bosh_park_possible(const request_rec *r)
      */
     if (p == NULL || !p->in_wrapper || p->holding || s == NULL || c->cs == NULL ||
         c->master != NULL || c->clogging_input_filters || r->main != NULL || r->prev != NULL ||
-        timeout_of(r) < MIN_TIMEOUT) {
+        timeout_of(r) < MIN_TIMEOUT || __atomic_load_n(&no_more, __ATOMIC_ACQUIRE)) {
         return false;
     }
     if (p->epoll >= 0) {

@@ -546,6 +546,8 @@ class Httpd:
     def new_problems(self):
         """Lines since the last call that no healthy run would have, and no test declared."""
         lines = self.log_lines()
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()  # it is being written
         fresh, self._log_pos = lines[self._log_pos:], len(lines)
         expected, self._expected = self._expected, []
         return [line.rstrip() for line in fresh
