@@ -257,6 +257,10 @@ def test_they_yield_when_the_scoreboard_is_full(started, tls, mpm, limits):
     chat(*client.login(tls, "again", wait=5))
     took = time.monotonic() - start
     assert took < 30 * SLOW, f"{took:.1f} s"
+    for session, _ in sessions:
+        if not session.over:
+            session.terminate()
+    wait_for(lambda: not owners & set(server.children()), 15, "the old children end")
 
 
 @pytest.mark.limit(60)
