@@ -90,6 +90,12 @@ static inline bool bosh_loop_is_current(const bosh_loop_cfg_t *cfg)
     return cfg->running_generation == NULL || cfg->running_generation() == cfg->generation;
 }
 
+/* How many generations younger than ours another peer's is; they wrap around. */
+static inline int32_t bosh_loop_age(const bosh_loop_cfg_t *cfg, uint32_t generation)
+{
+    return (int32_t)(generation - cfg->generation);
+}
+
 #define BOSH_ALONE_TIME apr_time_from_sec(3)  /* no peer to give to, and none can be expected */
 #define BOSH_LATE_TIME  apr_time_from_sec(30) /* ... one is to come, but does not */
 #define BOSH_DRAIN_TIME apr_time_from_sec(60) /* everything else is done, and still streams */

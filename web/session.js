@@ -30,6 +30,7 @@ export const State = Object.freeze({
 
 const STROPHE_KEY = 'strophe-bosh-session';
 const LOGIN_TIMEOUT = 30000;
+const ASK_AGAIN = 100; // ms before the next poll, when one in the middle of a login brought nothing
 const MAX_PAUSE = 30; // seconds between two attempts
 const STABLE = 10000; // ms online after which the pauses begin anew
 
@@ -324,7 +325,7 @@ export class Session {
         }
         if (!conn.authenticated) {
             if (!body.firstChild) {
-                setTimeout(() => this.askAgain(conn), 100);
+                setTimeout(() => this.askAgain(conn), ASK_AGAIN);
             }
             return;
         }

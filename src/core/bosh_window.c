@@ -85,8 +85,8 @@ apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t no
     bosh_slot_t fresh = {.rid = req->rid, .state = BOSH_SLOT_DEFERRED};
     apr_status_t rv;
 
-    if (bosh_window_waiting(a, s) + req->payload_bytes > BOSH_MAX_DEFERRED &&
-        req->rid > s->received + 1) {
+    if (req->rid > s->received + 1 &&
+        bosh_window_waiting(a, s) + req->payload_bytes > BOSH_MAX_DEFERRED) {
         return APR_ENOMEM;
     }
     if (slot->state != BOSH_SLOT_FREE) {

@@ -2,8 +2,10 @@
 /*
  * Who is there. Called by bosh_request.c on worker threads, before a request reaches its session.
  *
- * Invariant: nothing a client can put into a header counts, but for what the administrator's configuration
- * makes of it: the address through mod_remoteip, TLS that a proxy ended through the variable HTTPS (B-364).
+ * Invariant: nothing a client can put into a header gives it a right, but for what the administrator's
+ * configuration makes of it: the address through mod_remoteip, TLS that a proxy ended through the variable HTTPS
+ * (B-364). Origin and the names it is compared with protect users from foreign pages, which cannot set them; a
+ * program that can needs no page.
  */
 #include "bosh_access.h"
 

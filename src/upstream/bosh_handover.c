@@ -115,7 +115,7 @@ static uint32_t collect(bosh_handover_t *ho, bosh_stream_t **out)
 static bool may_get(const bosh_handover_t *ho, uint32_t i, bool current, bool crowded)
 {
     const bosh_peer_t *p = bosh_arena_peer(ho->arena, i);
-    int32_t age = (int32_t)(p->generation - ho->cfg->generation);
+    int32_t age = bosh_loop_age(ho->cfg, p->generation);
 
     if (i == ho->me) {
         return false;

@@ -14,11 +14,6 @@ static apr_time_t now_of(const bosh_linger_t *l)
     return l->streams->now;
 }
 
-static int32_t age_against(const bosh_linger_t *l, const bosh_peer_t *p)
-{
-    return (int32_t)(p->generation - l->cfg->generation);
-}
-
 /*
  * Whether somebody who has no slot is missing because of us. Of a younger generation there are to be as many
  * as we were, and those that linger go in the order of the table until there are. Our own, which replaces one
@@ -33,8 +28,8 @@ static bool in_the_way(const bosh_linger_t *l)
     for (uint32_t i = 1; i <= a->h->sizes.peers; i++) {
         const bosh_peer_t *p = bosh_arena_peer(a, i);
         if (p->state == BOSH_PEER_LIVE) {
-            young += age_against(l, p) > 0;
-            serving += age_against(l, p) == 0;
+            young += bosh_loop_age(l->cfg, p->generation) > 0;
+            serving += bosh_loop_age(l->cfg, p->generation) == 0;
         } else if (p->state == BOSH_PEER_DRAINING) {
             lingering++;
             before_us += i < l->streams->me;

@@ -401,7 +401,7 @@ bool bosh_peers_followed(bosh_peers_t *ps, bool done, bool *moved)
     bosh_arena_peer(ps->arena, ps->me)->moved = done;
     for (uint32_t i = 1; i <= ps->n; i++) {
         const bosh_peer_t *p = bosh_arena_peer(ps->arena, i);
-        bool younger = (int32_t)(p->generation - ps->cfg->generation) > 0;
+        bool younger = bosh_loop_age(ps->cfg, p->generation) > 0;
         found = found || (p->state == BOSH_PEER_LIVE && younger);
         *moved = *moved && (p->state != BOSH_PEER_DRAINING || younger || p->moved);
     }
