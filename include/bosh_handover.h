@@ -37,6 +37,9 @@ bool bosh_handover_give(bosh_handover_t *ho);
 /* Nothing is left here but records without a socket, and nothing under way. */
 bool bosh_handover_done(const bosh_handover_t *ho);
 
+/* Looks after what is under way, as bosh_handover_give() does, and gives nothing. */
+void bosh_handover_review(bosh_handover_t *ho);
+
 /* When bosh_handover_give() has something to do of its own accord; BOSH_NEVER. */
 apr_time_t bosh_handover_next(const bosh_handover_t *ho);
 

@@ -132,6 +132,9 @@ static void end_sessions(bosh_drain_t *d, const char *why, bool stops)
 
 static void give_up(bosh_drain_t *d)
 {
+    if (d->handover != NULL) {
+        bosh_handover_review(d->handover); /* what nobody took comes back, and ends here */
+    }
     if (d->over_at == 0) {
         d->over_at = now_of(d);
     }
@@ -195,7 +198,8 @@ void bosh_drain_turn(bosh_drain_t *d, bool asked)
         give_up(d);
         return;
     }
-    alone = is_alone(d);
+    /* In doubt nothing is given to those who may be told to stop in the next moment. */
+    alone = (!d->doubted || d->released) && is_alone(d);
     if (!d->released && goes_on(d)) {
         release(d);
     }

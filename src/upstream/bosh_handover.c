@@ -323,8 +323,7 @@ static void note_taken(bosh_handover_t *ho, const parcel_t *p, apr_time_t now)
     }
 }
 
-/* Looks after what is under way. */
-static void review(bosh_handover_t *ho)
+void bosh_handover_review(bosh_handover_t *ho)
 {
     fate_t fate[BOSH_WINDOW];
     uint32_t n = ho->nparcels, left = 0;
@@ -365,7 +364,7 @@ bool bosh_handover_give(bosh_handover_t *ho)
 {
     choice_t to;
 
-    review(ho);
+    bosh_handover_review(ho);
     to = choose(ho);
     while (to.peer != 0 && ho->ss->now >= ho->resend_at &&
            ho->nparcels + BOSH_BATCH <= BOSH_WINDOW && give_batch(ho, &to)) {
