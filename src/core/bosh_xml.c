@@ -28,6 +28,11 @@
  */
 #define KEEP_BYTES (64 * 1024)
 
+/* Not every expat 2.5 has it, and the one that is loaded may be newer than the header that the
+ * module was built with: so it is asked at run time.
+ */
+extern XML_Bool XMLCALL XML_SetReparseDeferralEnabled(XML_Parser, XML_Bool) __attribute__((weak));
+
 struct bosh_xml_t {
     XML_Parser parser;
     const bosh_xml_sink_t *sink;
@@ -406,7 +411,8 @@ static void equip(bosh_xml_t *x)
      * until more bytes come. The quadratic cost it guards against is bounded by the size limits
      * of the callers.
      */
-    XML_SetReparseDeferralEnabled(p, XML_FALSE);
+    if (XML_SetReparseDeferralEnabled != NULL)
+        XML_SetReparseDeferralEnabled(p, XML_FALSE);
 }
 
 apr_status_t bosh_xml_reset(bosh_xml_t *x)
