@@ -267,7 +267,7 @@ class Exchange:
             check_answer(result, self.content, self.creation)
         return result
 
-    def at_once(self, limit=0.4):
+    def at_once(self, limit=0.8):
         """The answer, from now on in much less than a wait. (A hint of lateness beyond 100 ms is no proof on
         a busy machine, so the bound is generous.)"""
         start = time.monotonic()

@@ -127,7 +127,7 @@ def test_B_010_pipelined_requests_do_not_hang(client, stub):
     one, two = session.body(1001), session.body(1002, X.message("hi"))
     conn.send(client.head(len(one)) + one.encode() + client.head(len(two)) + two.encode())
     session.rid = 1002
-    assert E(first.answer()).took < 3.7
+    assert E(first.answer()).took < 10
     assert upstream.wait_bodies(1) == ["hi"]
     assert second.t_first is None or second.t_first > first.t_done
     E(second.answer())

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import xmltool as X
+from bosh_env import SLOW
 from client import E, TB, new_body, wrap
 
 RID_MAX = 9007199254740991
@@ -109,7 +110,7 @@ def test_B_035_entities_are_never_expanded(client):
     start = time.monotonic()
     refused(client, BOMB + new_body(f"<message xmlns='jabber:client'>&j;</message>"))
     refused(client, BOMB + new_body().replace("example.com", "&j;"))
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10 * SLOW
 
 
 @pytest.mark.parametrize("text", ["&nbsp;", "&foo;", "&;", "&amp"])

