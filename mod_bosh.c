@@ -198,6 +198,7 @@ static void keep_retained(server_rec *s, const bosh_arena_sizes_t *sizes)
 {
     if (bosh_arena_attach(retained->mem, &arena) != APR_SUCCESS) {
         retained->usable = false;
+        bosh_arena_abandon(retained->mem);
         ap_log_error(
             APLOG_MARK, APLOG_ERR, 0, s,
             "BH005: the shared memory was laid out by another version of mod_bosh; requests are "

@@ -17,7 +17,7 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 6u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 7u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 12)
@@ -247,8 +247,11 @@ typedef struct bosh_counters_t {
 } bosh_counters_t;
 
 typedef struct bosh_header_t {
+    /* These three are where they are in every layout. `abandoned`: the server goes on with a version of the
+     * module that cannot read this memory. */
     uint64_t magic;
     uint32_t layout;
+    uint32_t abandoned;
     uint32_t session_size;
     bosh_arena_sizes_t sizes;
     uint32_t buckets, nets;
@@ -291,6 +294,9 @@ apr_status_t bosh_arena_format(void *mem, const bosh_arena_sizes_t *sizes, bosh_
 
 /* Takes an existing one. APR_EINVAL: another layout or not an arena. No lock. */
 apr_status_t bosh_arena_attach(void *mem, bosh_arena_t *a);
+
+/* Tells those who use an arena of another layout that nobody will take it over. No lock: a single word. */
+void bosh_arena_abandon(void *mem);
 
 static inline bosh_session_t *bosh_arena_session(bosh_arena_t *a, bosh_ix i)
 {

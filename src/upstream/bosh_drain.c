@@ -4,7 +4,8 @@
  *
  * Here, and nowhere else, is decided what kind of end it is. A restart shows in httpd's generation. A
  * graceful-stop shows in the parent's pid file, which is gone; where a child cannot see that file, it is one
- * when nobody who could take over has been there for BOSH_ALONE_TIME.
+ * when nobody who could take over has been there for BOSH_ALONE_TIME. A restart into a version of the module
+ * that cannot read this memory shows in the arena, and is a stop.
  *
  * Invariant: a held request is released with an empty answer only when somebody will serve its session, or
  * the session has ended; in doubt it waits.
@@ -32,12 +33,19 @@ static bool is_crowded(const bosh_drain_t *d)
 
 /* ---- what kind of end ---- */
 
+static bool is_abandoned(const bosh_drain_t *d)
+{
+    return __atomic_load_n(&d->streams->arena->h->abandoned, __ATOMIC_RELAXED) != 0;
+}
+
 static void look_at_parent(bosh_drain_t *d)
 {
     if (now_of(d) < d->look_at) {
         return;
     }
-    if (d->cfg->parent != NULL) {
+    if (is_abandoned(d)) {
+        d->parent = BOSH_PARENT_STOPS; /* for those who know this memory it is the same */
+    } else if (d->cfg->parent != NULL) {
         d->parent = d->cfg->parent();
     }
     /* A stop is one for all. Where others stay, somebody has removed the file of a server that runs. */
@@ -138,7 +146,9 @@ static void give_up(bosh_drain_t *d)
     if (d->over_at == 0) {
         d->over_at = now_of(d);
     }
-    if (d->parent == BOSH_PARENT_STOPS) {
+    if (is_abandoned(d)) {
+        end_sessions(d, "the new version of mod_bosh cannot take over", true);
+    } else if (d->parent == BOSH_PARENT_STOPS) {
         end_sessions(d, "the server is stopping", true);
     } else if (is_unseen(d)) {
         end_sessions(d, "no other child is there, so the server is stopping", true);

@@ -243,3 +243,34 @@ def test_the_only_child_is_recycled_in_the_only_slot(httpd, stub):
         lives(session, upstream)
     client.close()
     server.stop()
+
+
+# ---- another version of the module ----
+
+@pytest.mark.limit(120)
+def test_an_upgrade_that_lays_the_memory_out_anew(httpd, stub):
+    """The memory of the old version is left alone: 503 until a stop and a start, and the old sessions are ended."""
+    server = httpd(children=2, threads=16, upstreams=[stub.upstream()])
+    client = server.client()
+    session, upstream = client.start(stub)
+    held = session.send_next().held()
+    before = server.children()
+    server.expect_log("BH005|BH204|BH206")
+    server.points = server._points_dir()  # the module with kill points has a layout of its own
+    server.write_config()
+    server.process.send_signal(signal.SIGUSR1)
+    session.over = True
+    wait_for(lambda: not set(before) & set(server.children()), 60, "the old children end")
+    upstream.wait_closed()
+    assert upstream.ended, "the stream was not closed properly"
+    TB(held.answer(), "system-shutdown")
+    answer = client.post(new_body()).raw()
+    assert answer.status == 503, answer
+    assert sum("BH005" in line and "stopped and started" in line for line in server.log_lines()) == 1
+    client.close()
+    server.stop()
+    server.start()
+    client = server.client()
+    lives(*client.start(stub))
+    client.close()
+    server.stop()
