@@ -7,7 +7,7 @@
 #
 # npm is the group of package-lock.json: it goes into node_modules of this checkout, nowhere else. When
 # nothing is missing this takes a fraction of a second. Installing never starts a system service, and a
-# service that came along (Prosody's) stays off at the next boot too: the tests run their own.
+# service that came along (Prosody, ejabberd) stays off at the next boot too: the tests run their own.
 #
 #   SKIP_DEPS=1   looks for nothing, installs nothing: for systems where the list is met in another way
 
@@ -107,7 +107,7 @@ hold_services() {
     local name
     for name; do
         case $name in
-        prosody | apache2) ;;
+        prosody | ejabberd | apache2) ;;
         *) continue ;;
         esac
         as_root systemctl mask --runtime --quiet "$name.service" >/dev/null 2>&1 && HELD+=("$name.service")
