@@ -198,7 +198,8 @@ typedef struct bosh_session_t {
     char lang[BOSH_MAX_LANG + 1];
     char content[BOSH_MAX_CONTENT + 1];
     char xmpp_version[8];
-    char peer_ip[46]; /* the client's address, for PROXY protocol */
+    char peer_ip[46];   /* the client's address, for the PROXY protocol */
+    uint16_t peer_port; /* ... and port; 0: unknown */
     uint8_t cert
         [BOSH_CERT_BYTES]; /* fingerprint of the certificate it was created with; zeros: none (19.1) */
     bosh_link_t link;

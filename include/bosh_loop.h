@@ -13,6 +13,7 @@
 #include <apr_pools.h>
 
 #include "bosh_lock.h"
+#include "bosh_proxy.h"
 #include "bosh_session.h"
 #include "bosh_tls.h"
 
@@ -41,6 +42,7 @@ typedef struct bosh_target_t {
     const char *path;            /* a unix socket, or NULL */
     apr_interval_time_t timeout; /* from the creation of the session to the stream features */
     const bosh_limits_t *limits; /* of the virtual host; NULL: cfg.limits */
+    bosh_proxy_t proxy;          /* how the server is told the client's address */
     bosh_tls_policy_t policy;
     bosh_tls_t *tls; /* NULL with policy OFF. Loop thread */
 } bosh_target_t;

@@ -50,6 +50,7 @@ typedef struct bosh_limits_t {
 /* Who sends a request, as far as sessions care (19). */
 typedef struct bosh_client_t {
     const char *ip; /* its address as text, below 46 characters */
+    uint16_t port;  /* 0: unknown */
     uint64_t
         net;  /* a number for its network (an IPv4 address, an IPv6 /64); 0: not to be counted */
     bool tls; /* between the client and us, or the proxy we trust */

@@ -16,6 +16,7 @@ typedef struct bosh_upstream_t {
     const char *path;
     apr_port_t port;
     apr_interval_time_t timeout;
+    bosh_proxy_t proxy;
     bosh_tls_policy_t policy;
     bosh_tls_options_t options;
     struct ssl_ctx_st *context; /* NULL: no TLS */

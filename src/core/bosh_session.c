@@ -229,6 +229,7 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
     negotiate(a, s, req, lim);
     copy_text(s->to, sizeof(s->to), to);
     copy_text(s->peer_ip, sizeof(s->peer_ip), who->ip);
+    s->peer_port = who->port;
     memcpy(s->cert, who->cert, sizeof(s->cert));
     bosh_arena_net_add(a, s, who->net);
     s->flags |= who->tls ? BOSH_SESS_TLS : 0;

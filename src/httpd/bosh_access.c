@@ -72,6 +72,8 @@ void bosh_access_client(request_rec *r, const bosh_config_t *conf, bosh_client_t
 {
     memset(who, 0, sizeof(*who));
     who->ip = r->useragent_ip;
+    /* The port of a client behind a proxy is not known: mod_remoteip keeps the proxy's. */
+    who->port = r->useragent_addr == r->connection->client_addr ? r->useragent_addr->port : 0;
     who->net = conf->limits.per_address > 0 ? network(r->useragent_addr) : 0;
     who->tls = is_secure(r);
     fingerprint(r, who->cert);

@@ -112,6 +112,21 @@ static const char *parse_policy(cmd_parms *cmd, bosh_upstream_t *u, const char *
                         u->domain, value);
 }
 
+static const char *parse_proxy(cmd_parms *cmd, bosh_upstream_t *u, const char *value)
+{
+    static const char *const known[] = {"off", "v1", "v2"}; /* in the order of bosh_proxy_t */
+
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (ap_cstr_casecmp(value, known[i]) == 0) {
+            u->proxy = (bosh_proxy_t)i;
+            return NULL;
+        }
+    }
+    return apr_psprintf(cmd->pool,
+                        "BoshUpstream %s: proxyprotocol= is one of v1, v2 and off, not '%s'",
+                        u->domain, value);
+}
+
 static const char *parse_timeout(cmd_parms *cmd, bosh_upstream_t *u, const char *value)
 {
     if (!apr_isdigit(value[0]) ||
@@ -146,6 +161,9 @@ static const char *parse_word(cmd_parms *cmd, bosh_upstream_t *u, const char *wo
     if (ap_cstr_casecmpn(word, "timeout=", 8) == 0) {
         return parse_timeout(cmd, u, value);
     }
+    if (ap_cstr_casecmpn(word, "proxyprotocol=", 14) == 0) {
+        return parse_proxy(cmd, u, value);
+    }
     if (ap_cstr_casecmp(word, "verify=off") == 0 || ap_cstr_casecmp(word, "verify=on") == 0) {
         said->verify = word;
         o->verify = ap_cstr_casecmp(value, "on") == 0;
@@ -162,7 +180,7 @@ static const char *parse_word(cmd_parms *cmd, bosh_upstream_t *u, const char *wo
     }
     return apr_psprintf(cmd->pool,
                         "BoshUpstream %s: unknown word '%s'; known are tls=, ca=, verify=on, "
-                        "verify=off, cert=, key= and timeout=",
+                        "verify=off, cert=, key=, proxyprotocol= and timeout=",
                         u->domain, word);
 }
 
@@ -288,6 +306,7 @@ static void resolve_one(apr_pool_t *p, server_rec *s, bosh_upstream_t *u)
     t->path = u->path;
     t->timeout = u->timeout;
     t->limits = &bosh_config_of(s)->limits;
+    t->proxy = u->proxy;
     t->policy = u->policy;
     t->tls = u->context != NULL ? bosh_tls_create(u->context, u->domain, p) : NULL;
     if (u->host != NULL) {

@@ -15,11 +15,51 @@
 #include "bosh_tcpinfo.h"
 #include "bosh_up.h"
 
+static void connect_failed(bosh_streams_t *ss, bosh_stream_t *st, apr_status_t rv)
+{
+    char text[160] = "cannot connect: ";
+    size_t n = strlen(text);
+
+    apr_strerror(rv, text + n, sizeof(text) - n);
+    bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, text);
+}
+
+/* U-047: who the client is goes first, before TLS and before our header. A new socket has room for it. */
+static apr_status_t introduce(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    char text[BOSH_PROXY_MAX], ip[sizeof(((bosh_session_t *)0)->peer_ip)];
+    bosh_session_t *s = bosh_stream_lock(ss, st);
+    size_t n, put = 0;
+    uint16_t port;
+    apr_status_t rv;
+
+    if (s == NULL) {
+        return APR_SUCCESS;
+    }
+    memcpy(ip, s->peer_ip, sizeof(ip));
+    port = s->peer_port;
+    bosh_stream_unlock(ss);
+    n = bosh_proxy_print(text, st->target->proxy, ip, port,
+                         st->addr != NULL ? (const struct sockaddr *)&st->addr->sa : NULL);
+    rv = st->conn.ops->write(&st->conn, text, n, &put);
+    st->base += put;
+    return rv == APR_SUCCESS && put < n ? APR_INCOMPLETE : rv;
+}
+
 /* The socket is there. */
 static void established(bosh_streams_t *ss, bosh_stream_t *st)
 {
+    apr_status_t rv = APR_SUCCESS;
+
     st->base = st->local ? 0 : bosh_tcpinfo_taken(st->conn.fd);
-    bosh_secure_begin(ss, st);
+    if (st->target->proxy != BOSH_PROXY_OFF) {
+        rv = introduce(ss, st);
+    }
+    if (rv != APR_SUCCESS) {
+        connect_failed(ss, st, rv);
+    } else if (!st->gone) {
+        bosh_secure_begin(ss, st);
+    }
 }
 
 void bosh_dial_ready(bosh_streams_t *ss, bosh_stream_t *st, const char *seen, size_t len)
@@ -56,15 +96,6 @@ void bosh_dial_ready(bosh_streams_t *ss, bosh_stream_t *st, const char *seen, si
     } else {
         bosh_down_say(ss, st, ss->buf, n);
     }
-}
-
-static void connect_failed(bosh_streams_t *ss, bosh_stream_t *st, apr_status_t rv)
-{
-    char text[160] = "cannot connect: ";
-    size_t n = strlen(text);
-
-    apr_strerror(rv, text + n, sizeof(text) - n);
-    bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, text);
 }
 
 /* Each address gets its share of what is left of the time; the last one all of it. */

@@ -9,6 +9,8 @@ With script.tls set it speaks TLS, directly or after STARTTLS; then session.tls 
 session.sni the name that was asked for, session.tls_error a handshake's failure, and session.received holds
 what came in the clear and what was inside TLS. .secured: from which header on there was TLS.
 
+With script.proxy it expects the PROXY protocol: session.introduction is its header, and no part of session.received.
+
     s = stub.accept()                       the next new connection
     s.wait_stanza("message")                the next stanza of that name that no wait took yet
     s.send("<message xmlns='jabber:client'>...")      any bytes, when the test wants
@@ -36,6 +38,7 @@ STARTTLS = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
 STARTTLS_REQUIRED = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>"
 PROCEED = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
 TLS_FAILURE = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
+PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
 SUCCESS = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"
 
 
@@ -56,6 +59,7 @@ class Script:
         self.on_stanza = None     # callable(session, element) -> True when it is done with it
         self.prefix = "stream"    # prefix of the streams namespace
         self.echo = False         # send messages back to their sender
+        self.proxy = False        # a PROXY header comes first
         self.tls = None           # "direct" or "starttls"
         self.tls_context = None   # ssl.SSLContext of the server (certs.context)
         self.tls_features = STARTTLS  # features of the stream before STARTTLS
@@ -85,6 +89,7 @@ class StubSession:
         self.tls = self.tls_error = self.sni = None
         self.shaken = self.close_notify = None  # times
         self.secured = None
+        self.introduction = None
         self._taken = 0
         self._raw = bytearray()
         self._builder, self._in_tag = None, False
@@ -274,6 +279,10 @@ class StubSession:
     # ---- reading: the stub's thread ----
 
     def feed(self, data):
+        if self.script.proxy and self.introduction is None:
+            data = self._take_introduction(data)
+            if not data:
+                return
         if self.tls is not None:
             data = self._decrypt(data)
             if not data:
@@ -288,6 +297,25 @@ class StubSession:
             self._parse()
         except Exception as err:  # a fault of the peer that tests look at: session.error
             self.error = err
+
+    def _take_introduction(self, data):
+        """The bytes behind the PROXY header, once that is complete."""
+        self._raw += data
+        text = bytes(self._raw)
+        if text.startswith(PROXY_V2):
+            end = 16 + int.from_bytes(text[14:16], "big") if len(text) >= 16 else len(text) + 1
+        elif PROXY_V2.startswith(text):
+            return b""
+        else:
+            end = text.find(b"\r\n") + 2
+            if end == 1:
+                end = len(text) + 1
+        if len(text) < end:
+            return b""
+        self.introduction, data = text[:end], text[end:]
+        self._raw.clear()
+        self._note("introduction", None)
+        return data
 
     def _parse(self):
         while self._raw:
