@@ -17,7 +17,7 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 7u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 8u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 12)
@@ -163,6 +163,7 @@ typedef struct bosh_link_t {
     /* What the kernel's counters of the socket say when all is in order: bytes read and committed to `raw`; bytes
      * written, as far as they are consumed from `down`, and our own header and end, written or not. */
     uint64_t in, out;
+    int64_t wrote;      /* when we last wrote anything: what a keep-alive waits for */
     bosh_queue_t down;  /* to the server: STANZA, HEADER, CLOSE */
     bosh_queue_t up;    /* to the client: STANZA, SASL, FEATURES, ERROR */
     bosh_bytes_t raw;   /* read from the server since the last element boundary */

@@ -15,4 +15,8 @@ void bosh_down_pump(bosh_streams_t *ss, bosh_stream_t *st);
 /* Writes text of our own (header, error, end) before anything else; what does not fit waits in st->pend. */
 void bosh_down_say(bosh_streams_t *ss, bosh_stream_t *st, const char *p, size_t n);
 
+/* st->quiet_at has come (U-035): a space, between stanzas, if nothing of ours was written for long enough. Sets
+ * quiet_at to when to come again; BOSH_NEVER: bosh_stream_settle() does. */
+void bosh_down_keep_alive(bosh_streams_t *ss, bosh_stream_t *st);
+
 #endif

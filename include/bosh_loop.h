@@ -28,6 +28,9 @@ typedef enum bosh_log_t {
 #define BOSH_UPSTREAM_TIMEOUT                                                                      \
     15 /* seconds, when the line does not say: connect, header and features together */
 
+#define BOSH_UPSTREAM_KEEPALIVE                                                                    \
+    150 /* seconds, when the line does not say: Openfire asks after 180 and hangs up after 360 */
+
 /* What httpd's parent process is doing, as far as a child can see. */
 typedef enum bosh_parent_t {
     BOSH_PARENT_UNKNOWN,
@@ -37,12 +40,13 @@ typedef enum bosh_parent_t {
 
 /* One BoshUpstream line, resolved. A session's link.upstream is the row in cfg.targets. */
 typedef struct bosh_target_t {
-    const char *domain;          /* as configured, for the log */
-    const apr_sockaddr_t *addrs; /* tried in this order (by `next`); NULL with path */
-    const char *path;            /* a unix socket, or NULL */
-    apr_interval_time_t timeout; /* from the creation of the session to the stream features */
-    const bosh_limits_t *limits; /* of the virtual host; NULL: cfg.limits */
-    bosh_proxy_t proxy;          /* how the server is told the client's address */
+    const char *domain;            /* as configured, for the log */
+    const apr_sockaddr_t *addrs;   /* tried in this order (by `next`); NULL with path */
+    const char *path;              /* a unix socket, or NULL */
+    apr_interval_time_t timeout;   /* from the creation of the session to the stream features */
+    apr_interval_time_t keepalive; /* a space after this time without a word of ours; 0: never */
+    const bosh_limits_t *limits;   /* of the virtual host; NULL: cfg.limits */
+    bosh_proxy_t proxy;            /* how the server is told the client's address */
     bosh_tls_policy_t policy;
     bosh_tls_t *tls; /* NULL with policy OFF. Loop thread */
 } bosh_target_t;

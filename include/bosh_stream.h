@@ -19,7 +19,8 @@
 #include "bosh_split.h"
 #include "bosh_timer.h"
 
-#define BOSH_STREAM_END "</stream:stream>"
+#define BOSH_STREAM_END   "</stream:stream>"
+#define BOSH_STREAM_SPACE " " /* a keep-alive */
 
 #define BOSH_IO_SIZE (16 * 1024) /* bytes per read or write */
 #define BOSH_IO_ROUND                                                                              \
@@ -41,6 +42,7 @@ typedef struct bosh_stream_t {
     apr_time_t tick_at;         /* bosh_session_tick() */
     apr_time_t link_at;         /* copy of link.deadline; BOSH_NEVER */
     apr_time_t attempt_at;      /* this address has had its share of the time */
+    apr_time_t quiet_at;        /* OPEN: a keep-alive may be due */
     uint32_t polled;            /* events registered with epoll, if `registered` */
     uint8_t phase;              /* copy of link.phase as of the last lock section */
     uint8_t secure;             /* bosh_secure_t */
@@ -170,6 +172,9 @@ bosh_session_t *bosh_stream_lock(bosh_streams_t *ss, bosh_stream_t *st);
 void bosh_stream_unlock(bosh_streams_t *ss);
 
 const bosh_limits_t *bosh_stream_limits(const bosh_streams_t *ss, const bosh_stream_t *st);
+
+/* After how much time without a word of ours the server gets a space; 0: never. */
+apr_interval_time_t bosh_stream_keepalive(const bosh_stream_t *st);
 
 /* Notes the phase and its deadline in both halves. Lock held. */
 void bosh_stream_phase(bosh_stream_t *st, bosh_session_t *s, bosh_phase_t phase,

@@ -15,7 +15,7 @@ typedef struct bosh_upstream_t {
     const char *host;   /* NULL: a unix socket */
     const char *path;
     apr_port_t port;
-    apr_interval_time_t timeout;
+    apr_interval_time_t timeout, keepalive;
     bosh_proxy_t proxy;
     bosh_tls_policy_t policy;
     bosh_tls_options_t options;

@@ -139,6 +139,20 @@ static const char *parse_timeout(cmd_parms *cmd, bosh_upstream_t *u, const char 
     return NULL;
 }
 
+static const char *parse_keepalive(cmd_parms *cmd, bosh_upstream_t *u, const char *value)
+{
+    if (!apr_isdigit(value[0]) ||
+        ap_timeout_parameter_parse(value, &u->keepalive, "s") != APR_SUCCESS ||
+        (u->keepalive != 0 && u->keepalive < apr_time_from_sec(1)) ||
+        u->keepalive > apr_time_from_sec(3600)) {
+        return apr_psprintf(cmd->pool,
+                            "BoshUpstream %s: keepalive= takes a time from 1s to 1h, or 0 for "
+                            "never, not '%s'",
+                            u->domain, value);
+    }
+    return NULL;
+}
+
 static const char *parse_file(cmd_parms *cmd, const bosh_upstream_t *u, const char *word,
                               const char *value, const char **out)
 {
@@ -161,6 +175,9 @@ static const char *parse_word(cmd_parms *cmd, bosh_upstream_t *u, const char *wo
     if (ap_cstr_casecmpn(word, "timeout=", 8) == 0) {
         return parse_timeout(cmd, u, value);
     }
+    if (ap_cstr_casecmpn(word, "keepalive=", 10) == 0) {
+        return parse_keepalive(cmd, u, value);
+    }
     if (ap_cstr_casecmpn(word, "proxyprotocol=", 14) == 0) {
         return parse_proxy(cmd, u, value);
     }
@@ -180,7 +197,7 @@ static const char *parse_word(cmd_parms *cmd, bosh_upstream_t *u, const char *wo
     }
     return apr_psprintf(cmd->pool,
                         "BoshUpstream %s: unknown word '%s'; known are tls=, ca=, verify=on, "
-                        "verify=off, cert=, key=, proxyprotocol= and timeout=",
+                        "verify=off, cert=, key=, proxyprotocol=, keepalive= and timeout=",
                         u->domain, word);
 }
 
@@ -265,6 +282,7 @@ const char *bosh_upstream_add(cmd_parms *cmd, void *dconf, int argc, char *const
     }
     u->target = argv[1];
     u->timeout = TIMEOUT;
+    u->keepalive = apr_time_from_sec(BOSH_UPSTREAM_KEEPALIVE);
     u->options.verify = true;
     u->row = -1;
     err = parse_domain(cmd, u, argv[0]);
@@ -305,6 +323,7 @@ static void resolve_one(apr_pool_t *p, server_rec *s, bosh_upstream_t *u)
     t->domain = u->domain;
     t->path = u->path;
     t->timeout = u->timeout;
+    t->keepalive = u->keepalive;
     t->limits = &bosh_config_of(s)->limits;
     t->proxy = u->proxy;
     t->policy = u->policy;

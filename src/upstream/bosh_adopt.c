@@ -106,6 +106,9 @@ void bosh_adopt_derive(bosh_streams_t *ss, bosh_stream_t *st, const bosh_session
     st->link_at = s->link.deadline;
     st->midway = s->link.down.head_open != 0;
     st->said_end = st->phase == BOSH_LINK_CLOSING;
+    if (st->phase == BOSH_LINK_OPEN && bosh_stream_keepalive(st) > 0) {
+        st->quiet_at = s->link.wrote + bosh_stream_keepalive(st);
+    }
     st->conn.state = st->phase == BOSH_LINK_CONNECT ? BOSH_CONN_CONNECTING : BOSH_CONN_UP;
     if (st->target != NULL) {
         st->addr = st->target->addrs;

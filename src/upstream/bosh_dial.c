@@ -80,6 +80,7 @@ void bosh_dial_ready(bosh_streams_t *ss, bosh_stream_t *st, const char *seen, si
     n = bosh_session_print_header(s, ss->buf);
     s->link.in = len;
     s->link.out = st->base + n;
+    s->link.wrote = ss->now;
     s->link.flags |= st->parked ? BOSH_LINK_KEPT : 0;
     bosh_stream_phase(st, s, BOSH_LINK_HEADER, st->link_at);
     if (seen != NULL) {

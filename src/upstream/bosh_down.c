@@ -121,11 +121,12 @@ static down_t next_down(bosh_streams_t *ss, bosh_session_t *s, size_t *n)
 
 /* From here on our header counts as written; what of it was not can be printed again, if it is the usual one.
  * Lock held. */
-static void note_header(bosh_session_t *s, const char *p, size_t n)
+static void note_header(bosh_session_t *s, apr_time_t now, const char *p, size_t n)
 {
     char usual[BOSH_STREAM_HEADER_MAX];
 
     s->link.out += n;
+    s->link.wrote = now;
     if (bosh_session_print_header(s, usual) == n && memcmp(usual, p, n) == 0) {
         s->link.flags &= (uint8_t)~BOSH_LINK_ODD_HEADER;
     } else {
@@ -163,7 +164,7 @@ static bool restart_stream(bosh_streams_t *ss, bosh_stream_t *st)
                         len < sizeof(ss->buf) ? len : sizeof(ss->buf));
     bosh_queue_pop(ss->arena, &s->link.down);
     bosh_bytes_clear(ss->arena, &s->link.raw);
-    note_header(s, ss->buf, n);
+    note_header(s, ss->now, ss->buf, n);
     bosh_stream_phase(st, s, BOSH_LINK_HEADER, ss->now + bosh_dial_time(st));
     bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
     bosh_stream_unlock(ss);
@@ -256,6 +257,7 @@ void bosh_down_pump(bosh_streams_t *ss, bosh_stream_t *st)
             bosh_queue_consume(ss->arena, &s->link.down, put);
             BOSH_POINT("write-consumed");
             s->link.out += put;
+            s->link.wrote = ss->now;
             st->midway = s->link.down.head_open != 0;
             bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
         }
@@ -295,5 +297,32 @@ void bosh_down_pump(bosh_streams_t *ss, bosh_stream_t *st)
         if (put == 0) {
             return;
         }
+    }
+}
+
+void bosh_down_keep_alive(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    bool due = st->phase == BOSH_LINK_OPEN && st->conn.state == BOSH_CONN_UP;
+    bosh_session_t *s = due ? bosh_stream_lock(ss, st) : NULL;
+
+    st->quiet_at = BOSH_NEVER;
+    if (s == NULL) {
+        return;
+    }
+    st->quiet_at = s->link.wrote + bosh_stream_keepalive(st);
+    due = st->quiet_at <= ss->now;
+    if (due) {
+        st->quiet_at = ss->now + bosh_stream_keepalive(st);
+        due = !st->midway && !st->want_write &&
+              st->pend_n == 0; /* else there is something on its way */
+    }
+    if (due) { /* counts as written from here on, like a header: bosh_rescue.c says it if we do not */
+        s->link.out++;
+        s->link.wrote = ss->now;
+    }
+    bosh_stream_unlock(ss);
+    BOSH_POINT("keep-alive-unsaid");
+    if (due) {
+        bosh_down_say(ss, st, BOSH_STREAM_SPACE, sizeof(BOSH_STREAM_SPACE) - 1);
     }
 }

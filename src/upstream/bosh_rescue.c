@@ -57,7 +57,10 @@ static bool find_unsaid(const bosh_session_t *s, uint64_t unsaid, char *dst, siz
     if (s->link.phase == BOSH_LINK_CLOSING) {
         len = sizeof(BOSH_STREAM_END) - 1;
         memcpy(dst, BOSH_STREAM_END, len);
-    } else if (s->link.phase == BOSH_LINK_OPEN || (s->link.flags & BOSH_LINK_ODD_HEADER)) {
+    } else if (s->link.phase == BOSH_LINK_OPEN) { /* a keep-alive, and nothing was written since */
+        len = sizeof(BOSH_STREAM_SPACE) - 1;
+        memcpy(dst, BOSH_STREAM_SPACE, len);
+    } else if (s->link.flags & BOSH_LINK_ODD_HEADER) {
         return false;
     } else {
         len = bosh_session_print_header(s, dst);

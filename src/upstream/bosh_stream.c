@@ -40,7 +40,7 @@ bosh_stream_t *bosh_stream_new(bosh_streams_t *ss, bosh_ix index, uint32_t seria
     }
     st->index = index;
     st->serial = serial;
-    st->tick_at = st->link_at = st->attempt_at = BOSH_NEVER;
+    st->tick_at = st->link_at = st->attempt_at = st->quiet_at = BOSH_NEVER;
     bosh_conn_init(&st->conn);
     ss->table[index] = st;
     BOSH_STAT_ADD(ss, streams, 1);
@@ -74,7 +74,7 @@ void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st)
     st->pend = NULL;
     st->pend_off = st->pend_n = 0;
     st->registered = st->hup = st->stalled = st->want_write = false;
-    st->attempt_at = BOSH_NEVER;
+    st->attempt_at = st->quiet_at = BOSH_NEVER;
 }
 
 void bosh_stream_free(bosh_streams_t *ss, bosh_stream_t *st)
@@ -120,6 +120,11 @@ void bosh_stream_unlock(bosh_streams_t *ss)
 const bosh_limits_t *bosh_stream_limits(const bosh_streams_t *ss, const bosh_stream_t *st)
 {
     return st->target != NULL && st->target->limits != NULL ? st->target->limits : ss->cfg->limits;
+}
+
+apr_interval_time_t bosh_stream_keepalive(const bosh_stream_t *st)
+{
+    return st->target != NULL ? st->target->keepalive : apr_time_from_sec(BOSH_UPSTREAM_KEEPALIVE);
 }
 
 void bosh_stream_phase(bosh_stream_t *st, bosh_session_t *s, bosh_phase_t phase,
@@ -235,8 +240,13 @@ void bosh_stream_settle(bosh_streams_t *ss, bosh_stream_t *st)
         bosh_stream_free(ss, st);
         return;
     }
+    if (st->phase == BOSH_LINK_OPEN && st->quiet_at == BOSH_NEVER &&
+        bosh_stream_keepalive(st) > 0) {
+        st->quiet_at = ss->now + bosh_stream_keepalive(st);
+    }
     at = st->tick_at < st->link_at ? st->tick_at : st->link_at;
-    bosh_timers_set(&ss->timers, &st->timer, at < st->attempt_at ? at : st->attempt_at);
+    at = at < st->attempt_at ? at : st->attempt_at;
+    bosh_timers_set(&ss->timers, &st->timer, at < st->quiet_at ? at : st->quiet_at);
 }
 
 /* Both directions as far as they go. */
@@ -416,6 +426,9 @@ void bosh_streams_run(bosh_streams_t *ss)
             bosh_stream_settle(ss, st);
         } else if (ss->now >= st->attempt_at) {
             bosh_dial_attempt(ss, st);
+            bosh_stream_settle(ss, st);
+        } else if (ss->now >= st->quiet_at) {
+            bosh_down_keep_alive(ss, st);
             bosh_stream_settle(ss, st);
         } else {
             bosh_stream_look(ss, st->index, st->serial);

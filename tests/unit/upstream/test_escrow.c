@@ -386,6 +386,26 @@ START_TEST(header_not_written)
 }
 END_TEST
 
+/* A keep-alive had been promised and was not written. */
+START_TEST(keep_alive_not_written)
+{
+    child_t a = spawn(), b = spawn();
+    bosh_session_t *s;
+    chat_t c;
+
+    login_with(&c, &a);
+    freeze(&a);
+    bosh_lock(R.lock);
+    s = bosh_arena_get(&C.arena, c.index, c.serial);
+    s->link.out += 1;
+    bosh_unlock(R.lock);
+    kill_and_check(&a, &b, &c);
+    expect(c.fd, " ");
+    check_alive(&c, 1);
+    end_child(&b);
+}
+END_TEST
+
 /* Record and socket do not agree: the client is told, and the server, although a copy is parked. */
 START_TEST(disagreement)
 {
@@ -816,6 +836,7 @@ int main(void)
     tcase_add_test(t, read_not_committed);
     tcase_add_loop_test(t, written_not_consumed, 1, 80);
     tcase_add_test(t, header_not_written);
+    tcase_add_test(t, keep_alive_not_written);
     tcase_add_test(t, disagreement);
     tcase_add_test(t, server_closed);
     tcase_add_test(t, with_the_lock);
