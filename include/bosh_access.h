@@ -21,4 +21,8 @@ const char *bosh_access_elsewhere(request_rec *r, const bosh_config_t *conf);
 /* B-370: false for a request that a page of a foreign origin made a browser send. */
 bool bosh_access_origin_ok(request_rec *r, const bosh_config_t *conf);
 
+/* The same for one in script syntax (S-018), which any page may make a browser send, and read the answer of: only
+ * pages of the origins in BoshAllowOrigin and of the host that was asked; "*": all. */
+bool bosh_access_page_ok(request_rec *r, const bosh_config_t *conf);
+
 #endif

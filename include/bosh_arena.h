@@ -17,7 +17,7 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 8u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 9u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 12)
@@ -106,6 +106,8 @@ typedef enum bosh_slot_state_t {
 #define BOSH_SLOT_AGAIN  0x1000u /* it was sent once more */
 #define BOSH_SLOT_SUSPECT                                                                          \
     0x800u /* DEFERRED: one request too many, unless another's connection is gone (bosh_pace.h) */
+#define BOSH_SLOT_RAW                                                                              \
+    0x4000u /* DEFERRED: its payload is text that has to be joined with what came before: bosh_join.h */
 
 /* One request id, from its arrival until its answer leaves the replay window. rid % nslots is its place. */
 typedef struct bosh_slot_t {
@@ -190,7 +192,8 @@ typedef enum bosh_state_t {
 #define BOSH_SESS_SM        0x200u /* client and server have stream management (XEP-0198) */
 #define BOSH_SESS_RETURNS                                                                          \
     0x400u /* what the client does not get goes back to the server: bosh_back.h */
-#define BOSH_SESS_BACK 0x800u /* ... and now is the time */
+#define BOSH_SESS_BACK   0x800u  /* ... and now is the time */
+#define BOSH_SESS_SCRIPT 0x4000u /* in script syntax from its creation to its end (XEP-0252) */
 
 /* Text comes first, the link's included: what is written once, when the session or its stream begins, and
  * need not be saved before each change (bosh_undo.h). */
@@ -227,6 +230,7 @@ typedef struct bosh_session_t {
     int64_t gap_since; /* when the oldest open gap was seen; 0: none */
     int64_t armed;     /* the owner's timer for this session; an earlier deadline needs a message */
     int64_t created;
+    bosh_bytes_t part;   /* SCRIPT: the beginning of a stanza whose end has not come: bosh_join.h */
     bosh_slot_t slots[]; /* header.nslots of them */
 } bosh_session_t;
 

@@ -38,6 +38,8 @@ typedef struct bosh_req_t {
     unsigned ver_major, ver_minor;
     bool terminate; /* type='terminate' */
     bool restart;   /* {urn:xmpp:xbosh}restart is true or 1 */
+    bool script;    /* set by the caller: it came in script syntax (XEP-0252) */
+    bool raw;       /* ... and its pieces are the start tag and text to be joined: bosh_join.h */
     /* NUL-terminated, UTF-8, entities resolved; NULL when the attribute is absent. */
     const char *sid;
     const char *to;
@@ -94,6 +96,14 @@ void bosh_body_forget(bosh_body_t *b);
  */
 apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_req_t *req,
                              const char **why);
+
+/*
+ * The same for the beginning of a request body, which ends anywhere behind the wrapper's start tag: `req` has the
+ * children that are complete. *used: how much of the text they, or the start tag, end with. APR_EGENERAL, too, when
+ * the wrapper's end tag is there, or its start tag is not.
+ */
+apr_status_t bosh_body_parse_open(bosh_body_t *b, const char *buf, size_t len, bosh_req_t *req,
+                                  size_t *used, const char **why);
 
 /* What an answer's start tag says. Zero-initialize, then set what is needed. */
 #define BOSH_ANS_CREATION                                                                          \

@@ -24,6 +24,9 @@ void bosh_desk_child_init(apr_pool_t *pchild);
 bosh_desk_t *bosh_desk_take(void);
 void bosh_desk_give(bosh_desk_t *d);
 
+/* Room for at least `need` bytes in the buffer, whose bytes stay. False: no memory. */
+bool bosh_desk_grow(bosh_desk_t *d, size_t need);
+
 #define BOSH_DESK_BROKEN (-1) /* no HTTP status */
 
 /*

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bosh_respond: the responses of the endpoint (XEP-0124 sections 5, 17). Worker threads; each function but
- * the first sends a whole response and returns what the handler shall return.
+ * the first sends a whole response and returns what the handler shall return. A <body/> in answer to a GET goes
+ * in script syntax (XEP-0252 2.3).
  */
 #ifndef BOSH_RESPOND_H
 #define BOSH_RESPOND_H
@@ -28,6 +29,9 @@ int bosh_respond_stored(request_rec *r, const bosh_verdict_t *v, char *buf, size
 
 /* BOSH_DO_CLOSE: ends the connection without an answer (19.1). */
 int bosh_respond_close(request_rec *r);
+
+/* "Script syntax is there": an empty script. */
+int bosh_respond_here(request_rec *r);
 
 /* OPTIONS, and any method that has no place here (B-015, B-017). */
 int bosh_respond_options(request_rec *r);

@@ -70,6 +70,7 @@ typedef struct bosh_verdict_t {
     bosh_do_t act;
     bosh_cond_t cond; /* TELL; SEND: what the answer tells, if it ends the session */
     bool error;       /* TELL: type='error' */
+    bool join;        /* text of the session waits for a worker: bosh_join.h */
     bool
         legacy; /* the session's client sent no ver >= 1.6: HTTP codes for some conditions (17.1) */
     bosh_ix session; /* 0: none */

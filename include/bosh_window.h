@@ -30,6 +30,9 @@ bosh_win_t bosh_window_judge(bosh_arena_t *a, bosh_session_t *s, uint64_t rid, b
 apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t now,
                                const bosh_req_t *req, bosh_slice_t header, bosh_holder_t holder);
 
+/* Appends the request's stanzas, each as one item. APR_ENOMEM: some may have been. */
+apr_status_t bosh_window_payload(bosh_arena_t *a, bosh_queue_t *q, const bosh_req_t *req);
+
 /* Bytes of payload that wait in the slots. */
 size_t bosh_window_waiting(bosh_arena_t *a, const bosh_session_t *s);
 

@@ -356,6 +356,7 @@ void bosh_answer_bury(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_c
     while ((slot = oldest_open(a, s, false)) != NULL) {
         bury_slot(a, now, s, slot, rest);
     }
+    bosh_bytes_clear(a, &s->part);
     if (!ending) {
         bosh_back_begin(a, s);
     }
@@ -504,7 +505,8 @@ void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
         return;
     }
     while (s->state != BOSH_ST_TOMB && (slot = bosh_window_slot(a, s, s->processed + 1)) != NULL &&
-           slot->state == BOSH_SLOT_DEFERRED && !(slot->flags & BOSH_SLOT_SUSPECT)) {
+           slot->state == BOSH_SLOT_DEFERRED &&
+           !(slot->flags & (BOSH_SLOT_SUSPECT | BOSH_SLOT_RAW))) {
         bosh_cond_t why = objection(a, s, slot);
 
         if (why != BOSH_COND_NONE) {

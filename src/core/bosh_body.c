@@ -36,6 +36,9 @@ struct bosh_body_t {
     /* The child being read. */
     int64_t child_at, child_name_end;
     bool child_has_lang;
+
+    bool open;    /* the text is only the beginning of a body */
+    int64_t used; /* where its start tag, or its last complete child, ends */
 };
 
 /* ---- the wrapper's attributes ---- */
@@ -328,6 +331,7 @@ static void end_child(bosh_body_t *b, const bosh_xml_end_t *el)
 static void on_start(void *vb, const bosh_xml_start_t *el)
 {
     if (el->depth == 1) {
+        ((bosh_body_t *)vb)->used = el->end;
         read_wrapper(vb, el);
     } else if (el->depth == 2) {
         begin_child(vb, el);
@@ -336,8 +340,13 @@ static void on_start(void *vb, const bosh_xml_start_t *el)
 
 static void on_end(void *vb, const bosh_xml_end_t *el)
 {
+    bosh_body_t *b = vb;
+
     if (el->depth == 2) {
-        end_child(vb, el);
+        b->used = el->end;
+        end_child(b, el);
+    } else if (el->depth == 1 && b->open) {
+        bosh_xml_fail(b->xml, APR_EGENERAL, "the end of the wrapper within its text");
     }
 }
 
@@ -377,8 +386,8 @@ void bosh_body_forget(bosh_body_t *b)
     b->lang_text.n = 0;
 }
 
-apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_req_t *req,
-                             const char **why)
+static apr_status_t parse(bosh_body_t *b, const char *buf, size_t len, bool open, bosh_req_t *req,
+                          const char **why)
 {
     const char *ignored;
     apr_status_t rv;
@@ -388,6 +397,8 @@ apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_r
     b->buf = buf;
     b->len = len;
     b->req = req;
+    b->open = open;
+    b->used = 0;
     if (why == NULL) {
         why = &ignored;
     }
@@ -397,13 +408,32 @@ apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_r
         *why = "out of memory";
         return rv;
     }
-    rv = bosh_xml_feed(b->xml, buf, len, true, why);
+    rv = bosh_xml_feed(b->xml, buf, len, !open, why);
     req->pieces = b->pieces;
     req->npieces = b->npieces;
+    if (rv == APR_SUCCESS && b->used == 0) { /* open: else the parser has seen to that */
+        *why = "no start tag";
+        rv = APR_EGENERAL;
+    }
     if (rv == APR_SUCCESS && (req->key != NULL || req->newkey != NULL)) {
         bosh_key_read(&req->keys, req->key, req->newkey);
     }
     return rv == APR_SUCCESS || rv == APR_ENOMEM ? rv : APR_EGENERAL;
+}
+
+apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_req_t *req,
+                             const char **why)
+{
+    return parse(b, buf, len, false, req, why);
+}
+
+apr_status_t bosh_body_parse_open(bosh_body_t *b, const char *buf, size_t len, bosh_req_t *req,
+                                  size_t *used, const char **why)
+{
+    apr_status_t rv = parse(b, buf, len, true, req, why);
+
+    *used = (size_t)b->used;
+    return rv;
 }
 
 /* ---- answers ---- */

@@ -155,7 +155,8 @@ static const char *check_session(bosh_arena_t *a, const bosh_session_t *s)
     if ((why = check_queue(a, &s->link.down)) != NULL ||
         (why = check_queue(a, &s->link.up)) != NULL ||
         (why = check_bytes(a, &s->link.raw)) != NULL ||
-        (why = check_bytes(a, &s->link.prime)) != NULL) {
+        (why = check_bytes(a, &s->link.prime)) != NULL ||
+        (why = check_bytes(a, &s->part)) != NULL) {
         return why;
     }
     for (uint32_t i = 0; i < a->h->sizes.slots; i++) {

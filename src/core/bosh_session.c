@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "bosh_answer.h"
+#include "bosh_join.h"
 #include "bosh_pace.h"
 #include "bosh_point.h"
 #include "bosh_window.h"
@@ -108,6 +109,7 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
         }
     }
     slot->flags &= (uint16_t)~BOSH_SLOT_MAILED;
+    v->join = bosh_join_due(a, s);
     if (slot->state == BOSH_SLOT_FREE) { /* refused */
         tell(v, (bosh_cond_t)s->cond);
     } else if (slot->state == BOSH_SLOT_ANSWERED) {
@@ -232,7 +234,7 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
     s->peer_port = who->port;
     memcpy(s->cert, who->cert, sizeof(s->cert));
     bosh_arena_net_add(a, s, who->net);
-    s->flags |= who->tls ? BOSH_SESS_TLS : 0;
+    s->flags |= (who->tls ? BOSH_SESS_TLS : 0) | (req->script ? BOSH_SESS_SCRIPT : 0);
     s->created = now;
     s->armed = BOSH_NEVER;
     s->inactive_at = BOSH_NEVER;
@@ -368,7 +370,8 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
         header = restart_header(s, req, buf);
     }
     if (!(s->flags & BOSH_SESS_LOGIN) && lim->login_size > 0 && (req->has & BOSH_HAS_PAYLOAD) &&
-        bosh_window_waiting(a, s) + BOSH_QUEUE_BYTES(&s->link.down) + req->payload_bytes >
+        bosh_window_waiting(a, s) + BOSH_QUEUE_BYTES(&s->link.down) + s->part.len +
+                req->payload_bytes >
             lim->login_size) { /* B-367 */
         fail(a, now, s, BOSH_COND_POLICY_VIOLATION, v);
         return;
@@ -425,6 +428,14 @@ void bosh_session_request(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req
     }
     bosh_arena_touch(a, s);
     if (wrong_channel(s, who, v)) {
+        return;
+    }
+    if (req->script != ((s->flags & BOSH_SESS_SCRIPT) != 0)) { /* XEP-0252 2.1 */
+        if (s->state == BOSH_ST_TOMB) {
+            tell(v, BOSH_COND_BAD_REQUEST);
+        } else {
+            fail(a, now, s, BOSH_COND_BAD_REQUEST, v);
+        }
         return;
     }
     slot = bosh_window_slot(a, s, req->rid);

@@ -40,8 +40,7 @@ void bosh_window_drop(bosh_arena_t *a, bosh_slot_t *slot)
     memset(slot, 0, sizeof(*slot));
 }
 
-/* Appends the request's stanzas to the slot, each as one item. */
-static apr_status_t store_payload(bosh_arena_t *a, bosh_slot_t *slot, const bosh_req_t *req)
+apr_status_t bosh_window_payload(bosh_arena_t *a, bosh_queue_t *q, const bosh_req_t *req)
 {
     enum {
         MAX = BOSH_XML_MAX_ATTRS + 8
@@ -57,8 +56,7 @@ static apr_status_t store_payload(bosh_arena_t *a, bosh_slot_t *slot, const bosh
         parts[n].n = req->pieces[i].n;
         n++;
         if (req->pieces[i].last) {
-            apr_status_t rv =
-                bosh_queue_append(a, &slot->payload, BOSH_ITEM_STANZA, parts, n, BOSH_PRIO_INPUT);
+            apr_status_t rv = bosh_queue_append(a, q, BOSH_ITEM_STANZA, parts, n, BOSH_PRIO_INPUT);
             if (rv != APR_SUCCESS) {
                 return rv;
             }
@@ -101,6 +99,7 @@ apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t no
     fresh.due = now + apr_time_from_sec(s->wait);
     fresh.flags = (uint16_t)((req->terminate ? BOSH_SLOT_TERMINATE : 0) |
                              (req->restart ? BOSH_SLOT_RESTART : 0) |
+                             (req->raw && !req->restart ? BOSH_SLOT_RAW : 0) |
                              (req->has & BOSH_HAS_PAYLOAD ? 0 : BOSH_SLOT_EMPTY));
     if ((req->has & BOSH_HAS_PAUSE) && s->maxpause > 0) { /* B-217 */
         fresh.flags |= BOSH_SLOT_PAUSE;
@@ -108,7 +107,7 @@ apr_status_t bosh_window_store(bosh_arena_t *a, bosh_session_t *s, apr_time_t no
     }
     rv = req->restart
              ? bosh_queue_append(a, &fresh.payload, BOSH_ITEM_HEADER, &header, 1, BOSH_PRIO_INPUT)
-             : store_payload(a, &fresh, req);
+             : bosh_window_payload(a, &fresh.payload, req);
     if (rv != APR_SUCCESS) {
         bosh_queue_clear(a, &fresh.payload);
         return rv;

@@ -121,3 +121,36 @@ bool bosh_access_origin_ok(request_rec *r, const bosh_config_t *conf)
                   ap_escape_logitem(r->pool, origin));
     return false;
 }
+
+/* The origin of an URI: scheme, host and port. NULL: it has none. */
+static const char *origin_of(request_rec *r, const char *uri)
+{
+    const char *host = uri != NULL ? strstr(uri, "://") : NULL;
+
+    return host != NULL ? apr_pstrmemdup(r->pool, uri, host + 3 + strcspn(host + 3, "/?#") - uri)
+                        : NULL;
+}
+
+/*
+ * Browsers send no Origin with what a <script> asks for. Referer is there unless its page does not want to be
+ * known; then it may be any page, unless the browser says that it is one of our own.
+ */
+bool bosh_access_page_ok(request_rec *r, const bosh_config_t *conf)
+{
+    const char *origin = apr_table_get(r->headers_in, "Origin");
+    const char *site = apr_table_get(r->headers_in, "Sec-Fetch-Site");
+    bool any;
+
+    if (origin == NULL) {
+        origin = origin_of(r, apr_table_get(r->headers_in, "Referer"));
+    }
+    if (bosh_config_origin_allowed(conf, origin != NULL ? origin : "", &any) ||
+        (origin != NULL && is_own(r, origin)) ||
+        (origin == NULL && site != NULL && strcmp(site, "same-origin") == 0)) {
+        return true;
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                  "a page of %s may not use this endpoint; name its origin in BoshAllowOrigin",
+                  origin != NULL ? ap_escape_logitem(r->pool, origin) : "an unknown origin");
+    return false;
+}

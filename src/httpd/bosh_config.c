@@ -61,6 +61,7 @@ void *bosh_config_create(apr_pool_t *p, server_rec *s)
     c->max_wait = c->max_hold = c->max_requests = UNSET;
     c->inactivity = c->polling = c->maxpause = c->keys = c->max_body = UNSET;
     c->per_address = c->login_time = c->login_size = c->inflate = c->route = c->returns = UNSET;
+    c->script = UNSET;
     return c;
 }
 
@@ -84,6 +85,7 @@ void *bosh_config_merge(apr_pool_t *p, void *base, void *add)
     MERGE(inflate);
     MERGE(route);
     MERGE(returns);
+    MERGE(script);
 #undef MERGE
     c->require_tls = a->require_tls != NULL ? a->require_tls : b->require_tls;
     c->origins = a->origins != NULL ? a->origins : b->origins;
@@ -282,6 +284,31 @@ static const char *add_origin(cmd_parms *cmd, void *dconf, const char *arg)
 
 /* ---- after reading ---- */
 
+/* Script syntax gives answers to every page that may ask, so it has to be said which may; and what it gives
+ * them runs as their own code (S-018). */
+static int check_script(server_rec *main_server)
+{
+    for (server_rec *s = main_server; s != NULL; s = s->next) {
+        const bosh_config_t *c = bosh_config_of(s);
+        if (c->script > 0 && c->origins == NULL) {
+            ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_CRIT, 0, s,
+                         "BH012: BoshScriptSyntax needs BoshAllowOrigin, the origins whose pages "
+                         "may use it, such as https://chat.example.com");
+            return HTTP_INTERNAL_SERVER_ERROR;
+        }
+    }
+    for (server_rec *s = main_server; s != NULL; s = s->next) {
+        const bosh_config_t *c = bosh_config_of(s);
+        if (c->script > 0 && (c->require_tls == NULL || c->require_tls[0] == '\0')) {
+            ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_WARNING, 0, s,
+                         "BH013: BoshScriptSyntax without BoshRequireTLS: over plain HTTP anybody "
+                         "on the way can put code into the pages that use it");
+            break;
+        }
+    }
+    return OK;
+}
+
 int bosh_config_check(server_rec *main_server)
 {
     if (global.max_stanza > global.queue_size) {
@@ -292,7 +319,7 @@ int bosh_config_check(server_rec *main_server)
             global.max_stanza, global.queue_size);
         return HTTP_INTERNAL_SERVER_ERROR;
     }
-    return OK;
+    return check_script(main_server);
 }
 
 static int or_default(int value, int fallback)
@@ -361,6 +388,7 @@ static const int_rule_t max_body_rule = {HOST(max_body), 1024, 256 * 1024 * 1024
 static const int_rule_t returns_rule = {HOST(returns), 0, 1};
 static const int_rule_t inflate_rule = {HOST(inflate), 0, 1};
 static const int_rule_t route_rule = {HOST(route), 0, 1};
+static const int_rule_t script_rule = {HOST(script), 0, 1};
 static const int_rule_t per_address_rule = {HOST(per_address), 0, 4 * 1024 * 1024};
 static const int_rule_t login_time_rule = {HOST(login_time), 0, 32767};
 static const int_rule_t login_size_rule = {HOST(login_size), 0, 256 * 1024 * 1024};
@@ -408,6 +436,8 @@ const command_rec bosh_config_directives[] = {
                   "size of the shared memory for sessions"),
     AP_INIT_ITERATE("BoshAllowOrigin", add_origin, NULL, RSRC_CONF,
                     "origins whose pages may use this server, or *"),
+    FLAG("BoshScriptSyntax", script_rule,
+         "whether clients may send requests by GET and get scripts (XEP-0252)"),
     FLAG("BoshAsync", async_rule,
          "whether requests are held without a thread where httpd can do that"),
     FLAG("BoshQuickRestart", quick_restart_rule,

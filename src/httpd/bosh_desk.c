@@ -74,7 +74,7 @@ void bosh_desk_give(bosh_desk_t *d)
     apr_thread_mutex_unlock(pool.mutex);
 }
 
-static bool grow(bosh_desk_t *d, size_t need)
+bool bosh_desk_grow(bosh_desk_t *d, size_t need)
 {
     size_t size = d->size > 0 ? d->size : 4096;
     char *buf;
@@ -111,7 +111,7 @@ static int read_body(request_rec *r, size_t most, bosh_desk_t *d)
     do {
         /* One byte more than may be, to see whether there is more. */
         if (d->len > most ||
-            !grow(d, d->len + (r->remaining > 0 ? (size_t)r->remaining + 1 : 4096))) {
+            !bosh_desk_grow(d, d->len + (r->remaining > 0 ? (size_t)r->remaining + 1 : 4096))) {
             return d->len > most ? HTTP_REQUEST_ENTITY_TOO_LARGE : HTTP_SERVICE_UNAVAILABLE;
         }
         n = ap_get_client_block(r, d->buf + d->len, d->size - d->len);

@@ -27,7 +27,9 @@
 #include "bosh_point.h"
 #include "bosh_respond.h"
 #include "bosh_route.h"
+#include "bosh_script.h"
 #include "bosh_session.h"
+#include "bosh_syntax.h"
 #include "bosh_upstream.h"
 
 APLOG_USE_MODULE(bosh);
@@ -163,6 +165,17 @@ static int send_verdict(request_rec *r, bosh_verdict_t *v)
 
 /* ---- waiting ---- */
 
+/* Text of the session has to be joined, on a desk. */
+static void join(request_rec *r, wait_t *w, bool must)
+{
+    bosh_desk_t *d = bosh_desk_take();
+
+    if (d != NULL) { /* else it is the next one's */
+        bosh_syntax_join(r, w->conf, child.lock, d, w->holder, must, &w->v);
+        bosh_desk_give(d);
+    }
+}
+
 /* bosh_hold_fn: a waiting request gets a worker. */
 static bosh_hold_next_t wait_more(request_rec *r, void *baton, bosh_why_t why, apr_time_t *deadline,
                                   int *result)
@@ -182,6 +195,9 @@ static bosh_hold_next_t wait_more(request_rec *r, void *baton, bosh_why_t why, a
     bosh_unlock(child.lock);
     if (why == BOSH_WHY_GONE) {
         return BOSH_HOLD_DONE;
+    }
+    if (w->v.join) {
+        join(r, w, must);
     }
     if (w->v.act == BOSH_DO_HOLD) {
         *deadline = w->v.deadline;
@@ -365,7 +381,7 @@ static int refuse_body(request_rec *r, const bosh_config_t *conf, int status)
     case HTTP_UNSUPPORTED_MEDIA_TYPE: /* B-093; whose it was nobody can read */
     case HTTP_BAD_REQUEST:
         ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
-                      "bad request: its Content-Encoding was not offered, or not kept");
+                      "bad request: it is not encoded as it says, or as it may be");
         tell_now(&v, BOSH_COND_BAD_REQUEST);
         return bosh_respond_tell(r, &v);
     default:
@@ -374,9 +390,10 @@ static int refuse_body(request_rec *r, const bosh_config_t *conf, int status)
 }
 
 /* Parses and applies the body on the desk; `v` says what to do. */
-static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d,
+static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d, bool script,
                        bosh_holder_t holder, bosh_verdict_t *v)
 {
+    bosh_piece_t pieces[2];
     bosh_client_t who;
     bosh_req_t req;
     const char *why = NULL;
@@ -384,7 +401,8 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
     bool legacy;
 
     bosh_access_client(r, conf, &who);
-    rv = bosh_body_parse(d->parser, d->buf, d->len, &req, &why);
+    rv = script ? bosh_script_parse(d->parser, d->buf, d->len, pieces, &req, &why)
+                : bosh_body_parse(d->parser, d->buf, d->len, &req, &why);
     /* What cannot be read may be of any version. */
     legacy = rv == APR_SUCCESS && bosh_body_legacy(req.ver_major, req.ver_minor);
     if (rv == APR_SUCCESS && !strings_ok(&req)) {
@@ -418,7 +436,8 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
     }
 }
 
-static int post(request_rec *r, const bosh_config_t *conf)
+/* A request of the protocol; query: of a GET, else NULL. */
+static int take(request_rec *r, const bosh_config_t *conf, const char *query)
 {
     bosh_desk_t *d = bosh_desk_take();
     bosh_waiter_t waiter;
@@ -430,7 +449,7 @@ static int post(request_rec *r, const bosh_config_t *conf)
     if (d == NULL) {
         return send_busy(r);
     }
-    rv = bosh_desk_read(r, conf, d);
+    rv = query != NULL ? bosh_syntax_read(r, conf, query, d) : bosh_desk_read(r, conf, d);
     if (rv != OK) {
         bosh_desk_give(d);
         return refuse_body(r, conf, rv);
@@ -442,7 +461,8 @@ static int post(request_rec *r, const bosh_config_t *conf)
     holder.peer = child.peer;
     holder.waiter = waiter.id;
     holder.gen = waiter.gen;
-    apply_body(r, conf, d, holder, &v);
+    apply_body(r, conf, d, query != NULL, holder, &v);
+    bosh_syntax_join(r, conf, child.lock, d, holder, false, &v);
     bosh_desk_give(d);
     if (v.act != BOSH_DO_HOLD) {
         bosh_hold_free(waiter);
@@ -453,6 +473,28 @@ static int post(request_rec *r, const bosh_config_t *conf)
     w->holder = holder;
     w->v = v;
     return bosh_hold_wait(r, waiter, v.deadline, wait_more, w);
+}
+
+static int get(request_rec *r, const bosh_config_t *conf)
+{
+    int status;
+    const char *query = bosh_syntax_query(r, conf, &status);
+
+    if (query != NULL) {
+        return child.loop != NULL ? take(r, conf, query) : send_busy(r);
+    }
+    switch (status) {
+    case HTTP_NO_CONTENT:
+        return bosh_respond_here(r);
+    case HTTP_NOT_FOUND: /* S-001, S-019 */
+        return bosh_respond_text(r, status, "script syntax is not here\n");
+    case HTTP_FORBIDDEN:
+        return bosh_respond_text(r, status, "this page may not use the endpoint\n");
+    default:
+        return bosh_respond_text(
+            r, HTTP_OK,
+            "This is a BOSH endpoint (XEP-0124). Point an XMPP web client at this URL.\n");
+    }
 }
 
 int bosh_request_handler(request_rec *r)
@@ -469,13 +511,11 @@ int bosh_request_handler(request_rec *r)
         if (!bosh_access_origin_ok(r, conf)) { /* B-370 */
             return bosh_respond_text(r, HTTP_FORBIDDEN, "this origin may not use the endpoint\n");
         }
-        return child.loop != NULL ? post(r, conf) : send_busy(r);
+        return child.loop != NULL ? take(r, conf, NULL) : send_busy(r);
     case M_OPTIONS:
         return bosh_respond_options(r);
     case M_GET: /* HEAD as well */
-        return bosh_respond_text(
-            r, HTTP_OK,
-            "This is a BOSH endpoint (XEP-0124). Point an XMPP web client at this URL.\n");
+        return get(r, conf);
     default:
         return bosh_respond_not_allowed(r);
     }

@@ -12,8 +12,10 @@
 #include <util_filter.h>
 
 #include "bosh_body.h"
+#include "bosh_script.h"
 
 #define DEFAULT_CONTENT "text/xml; charset=utf-8"
+#define SCRIPT_CONTENT  "text/javascript; charset=utf-8"
 #define GZIP_FROM       2048 /* below, compression costs more than it saves */
 #define MAX_AGE         "86400"
 #define ALLOW           "GET, HEAD, POST, OPTIONS"
@@ -130,10 +132,58 @@ static int legacy_status(bosh_cond_t cond)
     }
 }
 
-/* B-078: the session's `content` on every response of it. */
+/* By the method, and not by the session: an answer that tells of the wrong one has to be understood. */
+static bool in_script(const request_rec *r)
+{
+    return r->method_number == M_GET;
+}
+
+/* Whether a media type is one of XML: text/xml, application/xml, and all that end in +xml. */
+static bool is_xml(const char *type)
+{
+    size_t n = strcspn(type, "; ");
+
+    return n >= 4 && (type[n - 4] == '/' || type[n - 4] == '+') &&
+           ap_cstr_casecmpn(type + n - 3, "xml", 3) == 0;
+}
+
+/*
+ * B-078: the session's `content` on every response of it. S-013: a script is not XML, and with nosniff no browser
+ * would run it as such; clients that say so do out of habit, as in XEP-0252's own example.
+ */
 static const char *content_of(request_rec *r, const bosh_verdict_t *v)
 {
-    return v->content[0] != '\0' ? apr_pstrdup(r->pool, v->content) : DEFAULT_CONTENT;
+    if (v->content[0] == '\0' || (in_script(r) && is_xml(v->content))) {
+        return in_script(r) ? SCRIPT_CONTENT : DEFAULT_CONTENT;
+    }
+    return apr_pstrdup(r->pool, v->content);
+}
+
+/* S-014: those words for caches of HTTP/1.0, too. */
+static void forbid_caching(request_rec *r)
+{
+    apr_table_setn(r->err_headers_out, "Cache-Control", "no-store, no-cache");
+    apr_table_setn(r->err_headers_out, "Pragma", "no-cache");
+}
+
+/* Sends a body of len bytes, in the syntax of the request; buf is of the connection's bucket allocator and taken
+ * over. */
+static int send_body(request_rec *r, int status, const bosh_verdict_t *v, char *buf, size_t len)
+{
+    apr_bucket_alloc_t *alloc = r->connection->bucket_alloc;
+
+    if (in_script(r)) {
+        size_t n = bosh_script_print(NULL, buf, len);
+        char *script = apr_bucket_alloc(n, alloc);
+        bosh_script_print(script, buf, len);
+        apr_bucket_free(buf);
+        buf = script;
+        len = n;
+        status = HTTP_OK; /* S-017: a browser tells a page nothing about a script that failed */
+        forbid_caching(r);
+    }
+    return send_bucket(r, status, content_of(r, v),
+                       apr_bucket_heap_create(buf, len, apr_bucket_free, alloc), len);
 }
 
 /* A body that is not stored in a session: terminate with a condition, or type='error'. */
@@ -142,15 +192,14 @@ int bosh_respond_tell(request_rec *r, const bosh_verdict_t *v)
     bosh_ans_t ans = {.flags = v->error ? BOSH_ANS_ERROR : BOSH_ANS_TERMINATE, .cond = v->cond};
     char *buf = apr_bucket_alloc(BOSH_BODY_OPEN_MAX, r->connection->bucket_alloc);
     size_t len = bosh_body_print_open(buf, &ans, true);
-    int status = v->legacy && !v->error ? legacy_status(v->cond) : HTTP_OK;
-    apr_bucket *b = apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc);
 
-    return send_bucket(r, status, content_of(r, v), b, len);
+    return send_body(r, v->legacy && !v->error ? legacy_status(v->cond) : HTTP_OK, v, buf, len);
 }
 
 int bosh_respond_elsewhere(request_rec *r, const char *uri)
 {
     static const char child[] = "<uri>", end[] = "</uri>" BOSH_BODY_CLOSE;
+    static const bosh_verdict_t none = {.act = BOSH_DO_TELL};
     bosh_ans_t ans = {.flags = BOSH_ANS_TERMINATE, .cond = BOSH_COND_SEE_OTHER_URI};
     size_t most = 6 * strlen(uri);
     char *buf = apr_bucket_alloc(BOSH_BODY_OPEN_MAX + most + sizeof(child) + sizeof(end),
@@ -162,9 +211,7 @@ int bosh_respond_elsewhere(request_rec *r, const char *uri)
     len += bosh_body_escape(buf + len, most, uri);
     memcpy(buf + len, end, sizeof(end) - 1);
     len += sizeof(end) - 1;
-    return send_bucket(
-        r, HTTP_OK, DEFAULT_CONTENT,
-        apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc), len);
+    return send_body(r, HTTP_OK, &none, buf, len);
 }
 
 /* 19.1: the connection ends without an answer. */
@@ -177,9 +224,13 @@ int bosh_respond_close(request_rec *r)
 
 int bosh_respond_stored(request_rec *r, const bosh_verdict_t *v, char *buf, size_t len)
 {
-    return send_bucket(
-        r, v->legacy ? legacy_status(v->cond) : HTTP_OK, content_of(r, v),
-        apr_bucket_heap_create(buf, len, apr_bucket_free, r->connection->bucket_alloc), len);
+    return send_body(r, v->legacy ? legacy_status(v->cond) : HTTP_OK, v, buf, len);
+}
+
+int bosh_respond_here(request_rec *r)
+{
+    forbid_caching(r);
+    return send_bucket(r, HTTP_OK, SCRIPT_CONTENT, NULL, 0);
 }
 
 int bosh_respond_options(request_rec *r)

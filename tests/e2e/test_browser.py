@@ -97,6 +97,31 @@ def test_strophe_alone(page, chat_server):
     run_browser("plain.mjs", "messages", page, chat_server)
 
 
+@pytest.fixture(scope="module")
+def script_page(httpd):
+    """An origin with a page for script syntax, and no policy that would forbid it."""
+    root = private_dir("script") / "page"
+    root.mkdir()
+    for name in ("script.html", "script.js"):
+        shutil.copy(HERE / name, root)
+    subprocess.run(["chmod", "-R", "a+rX", root], check=True)
+    yield httpd(docroot=root, handler=False, name="script_page")
+    shutil.rmtree(root.parent, ignore_errors=True)
+
+
+@pytest.mark.limit(160)
+@pytest.mark.rows("S-002", "S-006", "S-008", "S-009", "S-010", "S-012", "S-013", "S-018")
+@pytest.mark.parametrize("scenario", ["talk", "stranger"])
+def test_script_elements_alone(httpd, script_page, chat_server, scenario):
+    """XEP-0252: a page on another origin logs in and chats by GET alone, in pieces; others may not."""
+    server = httpd(upstreams=chat_server.upstreams(), polling=None,
+                   directives=f"BoshScriptSyntax On\nBoshAllowOrigin http://localhost:{script_page.port}")
+    server.expect_log("BH013")
+    run_browser("script.mjs", scenario, script_page, chat_server,
+                BOSH_ENDPOINT=f"http://127.0.0.1:{server.port}/http-bind")
+    server.stop()
+
+
 @pytest.mark.limit(240)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_page(scenario, page, chat_server):

@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bosh_join.h"
+#include "bosh_script.h"
 #include "bosh_session.h"
 #include "bosh_window.h"
 #include "bosh_undo.h"
@@ -249,12 +251,49 @@ static void finish(conn_t *c)
     }
 }
 
+/* Reads what is to be joined, as a worker does; text: room for it. Its stanzas come in `req`. */
+static apr_status_t read_joined(const bosh_join_t *j, char *text, bosh_req_t *req, size_t *used)
+{
+    size_t len = j->head + j->begun + j->text;
+
+    for (size_t off = 0; off < len; off += 5) { /* in pieces that fit none of its parts */
+        size_t n = len - off < 5 ? len - off : 5;
+        ck_assert_uint_eq(bosh_join_read(&E->a, j, off, text + off, n), n);
+    }
+    ck_assert_uint_eq(bosh_join_read(&E->a, j, len, text + len, 1), 0);
+    return bosh_body_parse_open(E->body, text, len, req, used, NULL);
+}
+
+/* The worker of a request that is told to join. */
+static void join_all(conn_t *c)
+{
+    static char text[1 << 20];
+    bosh_join_t j;
+    bosh_req_t req;
+    apr_status_t rv = APR_SUCCESS;
+    size_t used;
+
+    while (rv == APR_SUCCESS && c->v.join && bosh_join_next(&E->a, &c->v, &j)) {
+        if (read_joined(&j, text, &req, &used) == APR_SUCCESS) {
+            SECTION(NO_VERDICT, rv = bosh_join_done(&E->a, E->now, &E->lim, &j, &req, text, used));
+        } else {
+            SECTION(NO_VERDICT, bosh_join_fail(&E->a, E->now, &j, BOSH_COND_BAD_REQUEST));
+        }
+    }
+    if (rv != APR_SUCCESS) {
+        c->v.deadline = E->now + apr_time_from_msec(200);
+    } else if (c->v.join && c->v.act == BOSH_DO_HOLD) {
+        SECTION(&c->v, bosh_session_poll(&E->a, E->now, &E->lim, false, c->holder, &c->v));
+    }
+}
+
 static void poll_conn(int i, bool must)
 {
     conn_t *c = &E->conns[i];
 
     if (c->answer == NULL && !c->gone) {
         SECTION(&c->v, bosh_session_poll(&E->a, E->now, &E->lim, must, c->holder, &c->v));
+        join_all(c);
         finish(c);
     }
 }
@@ -324,32 +363,22 @@ static void pass(apr_time_t us)
     settle();
 }
 
-/* A POST on a new connection; attrs go into the body's start tag. Returns the connection. */
-static int post_as(const bosh_client_t *who, const char *attrs, const char *payload)
+/* A parsed request on a new connection, which it returns. */
+static int arrive(const bosh_client_t *who, const bosh_req_t *req)
 {
-    static char text[4 << 20];
     int i = E->nconns++;
     conn_t *c = &E->conns[i];
-    bosh_req_t req;
-    const char *why = NULL;
-    int n;
 
     ck_assert_int_lt(i, CONNS);
-    n = snprintf(text, sizeof(text),
-                 "<body xmlns='" BOSH_NS_HTTPBIND "' xmlns:xmpp='" BOSH_NS_XBOSH "' %s>%s</body>",
-                 attrs, payload);
-    ck_assert_int_lt(n, (int)sizeof(text));
     c->holder = (bosh_holder_t){.peer = E->peer, .waiter = (uint32_t)i, .gen = 7};
-    ck_assert_msg(bosh_body_parse(E->body, text, (size_t)n, &req, &why) == APR_SUCCESS, "%s: %s",
-                  text, why);
-    if (req.has & BOSH_HAS_SID) {
-        SECTION(&c->v, bosh_session_request(&E->a, E->now, &req, &E->lim, who, c->holder, &c->v));
+    if (req->has & BOSH_HAS_SID) {
+        SECTION(&c->v, bosh_session_request(&E->a, E->now, req, &E->lim, who, c->holder, &c->v));
     } else {
         uint8_t sid[BOSH_SID_BYTES];
         for (size_t k = 0; k < sizeof(sid); k++) {
             sid[k] = (uint8_t)rand();
         }
-        SECTION(&c->v, bosh_session_create(&E->a, E->now, &req, &E->lim, sid, req.to, who, E->owner,
+        SECTION(&c->v, bosh_session_create(&E->a, E->now, req, &E->lim, sid, req->to, who, E->owner,
                                            0, c->holder, &c->v));
         E->index = c->v.session;
         E->serial = c->v.serial;
@@ -358,9 +387,27 @@ static int post_as(const bosh_client_t *who, const char *attrs, const char *payl
             bosh_arena_sid_text(session(), E->sid);
         }
     }
+    join_all(c);
     finish(c);
     settle();
     return i;
+}
+
+/* A POST on a new connection; attrs go into the body's start tag. Returns the connection. */
+static int post_as(const bosh_client_t *who, const char *attrs, const char *payload)
+{
+    static char text[4 << 20];
+    bosh_req_t req;
+    const char *why = NULL;
+    int n;
+
+    n = snprintf(text, sizeof(text),
+                 "<body xmlns='" BOSH_NS_HTTPBIND "' xmlns:xmpp='" BOSH_NS_XBOSH "' %s>%s</body>",
+                 attrs, payload);
+    ck_assert_int_lt(n, (int)sizeof(text));
+    ck_assert_msg(bosh_body_parse(E->body, text, (size_t)n, &req, &why) == APR_SUCCESS, "%s: %s",
+                  text, why);
+    return arrive(who, &req);
 }
 
 static int post_tls(bool tls, const char *attrs, const char *payload)
