@@ -62,6 +62,7 @@ LISTENER = """  -
 class Ejabberd:
     HOST, ANON_HOST, ROOMS = Prosody.HOST, Prosody.ANON_HOST, Prosody.ROOMS
     PASSWORDS = Prosody.PASSWORDS
+    umask = -1
 
     def __init__(self, modules="", pair=None):
         """pair: a certificate (certs.Pair): TLS is required at port, and there is direct TLS at tls_port.
@@ -117,7 +118,7 @@ class Ejabberd:
             [*WITH_US, "erl", "-noinput", "-pa", *libraries, "-mnesia", "dir", f'"{spool}"', "-s", "ejabberd", "-eval",
              f'{register}ok = file:write_file("{ready}", <<>>)'],
             cwd=self.dir, env=environment, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.out,
-            start_new_session=True, **options)
+            start_new_session=True, umask=self.umask, **options)
         try:
             wait_for(lambda: self._ready(ready), 60, "ejabberd listens")
         except AssertionError as err:

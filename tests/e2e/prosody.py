@@ -60,6 +60,12 @@ class Prosody:
         """Lines for BoshUpstream."""
         return [f"{domain} 127.0.0.1:{self.port} {options}" for domain in (self.HOST, self.ANON_HOST)]
 
+    def config(self, ssl):
+        return CONFIG.format(dir=self.dir, port=self.port, http_port=self.http_port, host=self.HOST,
+                             anon=self.ANON_HOST, rooms=self.ROOMS, modules=self.modules, ssl=ssl,
+                             tls_port=self.tls_port or "", no_tls="" if self.pair else ', "tls"',
+                             encrypted="true" if self.pair else "false")
+
     def start(self):
         accounts = self.dir / "data" / self.HOST.replace(".", "%2e") / "accounts"
         accounts.mkdir(parents=True)
@@ -72,10 +78,7 @@ class Prosody:
             ssl = f'ssl = {{ certificate = "{self.dir}/{self.pair.cert.name}", ' \
                   f'key = "{self.dir}/{self.pair.key.name}" }}\n'
         conf = self.dir / "prosody.cfg.lua"
-        conf.write_text(CONFIG.format(dir=self.dir, port=self.port, http_port=self.http_port, host=self.HOST,
-                                      anon=self.ANON_HOST, rooms=self.ROOMS, modules=self.modules, ssl=ssl,
-                                      tls_port=self.tls_port or "", no_tls="" if self.pair else ', "tls"',
-                                      encrypted="true" if self.pair else "false"))
+        conf.write_text(self.config(ssl))
         options = {}
         if self.user:
             for path in [self.dir, *self.dir.rglob("*")]:
