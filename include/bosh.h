@@ -49,6 +49,8 @@
 #define BOSH_MAX_CONTENT  79
 #define BOSH_MAX_STREAMID 127
 
+#define BOSH_MAX_STREAMS 8 /* of one session (16): the most that BoshMaxStreams allows */
+
 #define BOSH_NEVER INT64_MAX
 
 /* A piece of text that lives elsewhere. */

@@ -21,7 +21,7 @@ void bosh_answer_refuse(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh
                         bosh_cond_t cond);
 
 /* Something is queued for the client, or the session is over and it has to hear of it. */
-bool bosh_answer_pending(const bosh_session_t *s);
+bool bosh_answer_pending(bosh_arena_t *a, bosh_session_t *s);
 
 /*
  * Stores the answer of the HELD slot that is first in rid order: empty, or with what is queued. The
@@ -42,6 +42,9 @@ void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
 
 /* Mails the holder of the oldest living held request when something is pending for it. */
 void bosh_answer_deliver(bosh_arena_t *a, bosh_session_t *s);
+
+/* The slot has its answer: moves the marks, tells the holder, frees what need not be kept any longer. */
+void bosh_answer_finish(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot);
 
 /*
  * Ends the session for the client: the oldest open request gets terminate with `first`, all others with

@@ -17,7 +17,7 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 9u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 10u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 12)
@@ -106,6 +106,8 @@ typedef enum bosh_slot_state_t {
 #define BOSH_SLOT_AGAIN  0x1000u /* it was sent once more */
 #define BOSH_SLOT_SUSPECT                                                                          \
     0x800u /* DEFERRED: one request too many, unless another's connection is gone (bosh_pace.h) */
+#define BOSH_SLOT_ADD   0x2000u /* asks for another stream, `stream`: bosh_multi.h */
+#define BOSH_SLOT_STRAY 0x8000u /* DEFERRED: names a stream that the session does not have */
 #define BOSH_SLOT_RAW                                                                              \
     0x4000u /* DEFERRED: its payload is text that has to be joined with what came before: bosh_join.h */
 
@@ -118,7 +120,9 @@ typedef struct bosh_slot_t {
     uint16_t repeats; /* how often it was sent again while unanswered (B-168) */
     uint16_t pause;   /* seconds, with BOSH_SLOT_PAUSE */
     bosh_holder_t holder;
-    bosh_key_t keys; /* section 15, in a session with BOSH_SESS_KEYED */
+    bosh_ix stream;         /* whose this is; 0: everybody's, once ANSWERED the first stream's */
+    uint32_t stream_serial; /* ... of that record; 0: it was the first stream's */
+    bosh_key_t keys;        /* section 15, in a session with BOSH_SESS_KEYED */
     int64_t arrived;
     int64_t due;          /* when it must be answered at the latest */
     int64_t answered;     /* when the answer was stored */
@@ -184,7 +188,7 @@ typedef enum bosh_state_t {
 #define BOSH_SESS_TLS       0x02u  /* created over TLS (19.1) */
 #define BOSH_SESS_POLLING   0x04u  /* wait or hold is 0 (12) */
 #define BOSH_SESS_ANNOUNCED 0x08u  /* from, authid, version have been sent */
-#define BOSH_SESS_CREATED   0x10u  /* the creation answer has been stored */
+#define BOSH_SESS_NAMED     0x10u  /* a branch: its name has been told (16.3) */
 #define BOSH_SESS_KEYED     0x20u  /* each request proves itself by a key (15) */
 #define BOSH_SESS_SUSPECT   0x40u  /* there may be slots with BOSH_SLOT_SUSPECT */
 #define BOSH_SESS_REPORT    0x80u  /* the next answer reports the one after client_ack (9.2) */
@@ -192,8 +196,10 @@ typedef enum bosh_state_t {
 #define BOSH_SESS_SM        0x200u /* client and server have stream management (XEP-0198) */
 #define BOSH_SESS_RETURNS                                                                          \
     0x400u /* what the client does not get goes back to the server: bosh_back.h */
-#define BOSH_SESS_BACK   0x800u  /* ... and now is the time */
-#define BOSH_SESS_SCRIPT 0x4000u /* in script syntax from its creation to its end (XEP-0252) */
+#define BOSH_SESS_BACK    0x800u  /* ... and now is the time */
+#define BOSH_SESS_STREAMS 0x1000u /* the client knows that it may add streams (16.2) */
+#define BOSH_SESS_MULTI   0x2000u /* it has done so: answers name their stream (16.4) */
+#define BOSH_SESS_SCRIPT  0x4000u /* in script syntax from its creation to its end (XEP-0252) */
 
 /* Text comes first, the link's included: what is written once, when the session or its stream begins, and
  * need not be saved before each change (bosh_undo.h). */
@@ -206,6 +212,7 @@ typedef struct bosh_session_t {
     uint16_t peer_port; /* ... and port; 0: unknown */
     uint8_t cert
         [BOSH_CERT_BYTES]; /* fingerprint of the certificate it was created with; zeros: none (19.1) */
+    uint8_t name[BOSH_SID_BYTES]; /* STREAMS: the first stream's; a branch's is its sid */
     bosh_link_t link;
     uint32_t serial; /* raised when the record is freed */
     uint32_t state;  /* bosh_state_t */
@@ -217,7 +224,8 @@ typedef struct bosh_session_t {
     uint16_t wait, hold, requests, inactivity, polling, maxpause;
     uint8_t ver_major, ver_minor; /* major 0: the client sent no ver */
     uint8_t cond;                 /* bosh_cond_t of the terminal answer */
-    uint8_t spare;
+    uint8_t first;      /* bosh_state_t of the first stream, while others live; 0: as `state` */
+    uint8_t first_cond; /* ... and how it ended */
     uint8_t key[BOSH_KEY_BYTES]; /* KEYED: what the next request's key must hash to, in rid order */
     uint64_t received;           /* C: every rid up to it has arrived */
     uint64_t processed;          /* every rid up to it has been applied */
@@ -230,6 +238,11 @@ typedef struct bosh_session_t {
     int64_t gap_since; /* when the oldest open gap was seen; 0: none */
     int64_t armed;     /* the owner's timer for this session; an earlier deadline needs a message */
     int64_t created;
+    bosh_ix
+        root; /* a branch: the session whose stream this is (bosh_multi.h); 0: it is a session */
+    uint32_t root_serial;
+    bosh_ix branch;      /* the session's first branch, in a branch the next one: by index */
+    bosh_ix turn;        /* whose stream's payload went last; 0: the first one's */
     bosh_bytes_t part;   /* SCRIPT: the beginning of a stanza whose end has not come: bosh_join.h */
     bosh_slot_t slots[]; /* header.nslots of them */
 } bosh_session_t;
@@ -326,8 +339,15 @@ const char *bosh_arena_each_string(bosh_arena_t *a, const bosh_session_t *s,
 /* Finds by the sid text of a request (any text is safe); compares in constant time (B-368). NULL: none. */
 bosh_session_t *bosh_arena_find(bosh_arena_t *a, const char *sid);
 
+/* The same for a further stream of a session, by its name. */
+bosh_session_t *bosh_arena_find_branch(bosh_arena_t *a, const uint8_t name[BOSH_SID_BYTES]);
+
 /* Writes the 32 hex digits and a NUL. */
 void bosh_arena_sid_text(const bosh_session_t *s, char out[BOSH_SID_LEN + 1]);
+void bosh_arena_print_sid(const uint8_t sid[BOSH_SID_BYTES], char out[BOSH_SID_LEN + 1]);
+
+/* The other way. False: that is no sid. No lock. */
+bool bosh_arena_read_sid(const char *sid, uint8_t bytes[BOSH_SID_BYTES]);
 
 /* A cleared session under this random sid, in the hash, state LIVE; NULL: table full, or chunks below the
  * BOSH_PRIO_NEW reserve, or the sid exists. Low indexes first, so that an idle arena stays small. It has been

@@ -29,6 +29,16 @@ typedef struct bosh_piece_t {
     bool last;
 } bosh_piece_t;
 
+/* What the caller adds to a request that may open a stream: a creation, or one that adds a stream (16.3). */
+typedef struct bosh_opening_t {
+    uint8_t name[BOSH_SID_BYTES]; /* random: what the stream will be called */
+    /* Adding: */
+    const char *to;    /* checked and folded */
+    bosh_cond_t cond;  /* why there is no server for it; BOSH_COND_NONE: there is one */
+    uint32_t owner;    /* the peer that is to connect to it */
+    uint16_t upstream; /* row in its table */
+} bosh_opening_t;
+
 typedef struct bosh_req_t {
     unsigned has;        /* BOSH_HAS_* */
     uint64_t rid;        /* 1..BOSH_RID_MAX */
@@ -51,7 +61,8 @@ typedef struct bosh_req_t {
     const char *newkey;
     bosh_key_t keys; /* those two, ready to be compared */
     const char *stream;
-    const char *xmpp_version; /* {urn:xmpp:xbosh}version */
+    const bosh_opening_t *opening; /* set by the caller; NULL: sessions have one stream each */
+    const char *xmpp_version;      /* {urn:xmpp:xbosh}version */
     /* The payload: complete child elements made namespace-complete for a jabber:client stream. */
     const bosh_piece_t *pieces;
     size_t npieces;
@@ -105,6 +116,19 @@ apr_status_t bosh_body_parse(bosh_body_t *b, const char *buf, size_t len, bosh_r
 apr_status_t bosh_body_parse_open(bosh_body_t *b, const char *buf, size_t len, bosh_req_t *req,
                                   size_t *used, const char **why);
 
+/* Whether it transmits nothing for any stream. */
+static inline bool bosh_body_is_empty(const bosh_req_t *req)
+{
+    return !(req->has & BOSH_HAS_PAYLOAD) && !req->restart && !req->terminate;
+}
+
+/* 16.3: an empty request in a session that names a domain. */
+static inline bool bosh_body_adds_stream(const bosh_req_t *req)
+{
+    return bosh_body_is_empty(req) && (req->has & BOSH_HAS_SID) && !(req->has & BOSH_HAS_PAUSE) &&
+           req->to != NULL && req->to[0] != '\0';
+}
+
 /* What an answer's start tag says. Zero-initialize, then set what is needed. */
 #define BOSH_ANS_CREATION                                                                          \
     0x01u /* sid, wait, requests, hold, inactivity, polling, maxpause, ver, accept, restartlogic */
@@ -119,6 +143,7 @@ typedef struct bosh_ans_t {
     unsigned flags; /* BOSH_ANS_* */
     bosh_cond_t cond;
     const char *sid;
+    const char *stream; /* NULL: omitted (16.2, 16.4) */
     unsigned wait, requests, hold;
     unsigned inactivity, polling, maxpause;   /* 0: attribute omitted */
     unsigned ver_major, ver_minor;            /* major 0: omitted */

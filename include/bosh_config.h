@@ -18,7 +18,7 @@ extern module AP_MODULE_DECLARE_DATA bosh_module;
 typedef struct bosh_config_t {
     apr_array_header_t *upstreams; /* bosh_upstream_t *: bosh_upstream.h */
     apr_array_header_t *origins;   /* const char *; "*" alone: any. NULL: not said */
-    int max_wait, max_hold, max_requests;
+    int max_wait, max_hold, max_requests, max_streams;
     int inactivity, polling, maxpause, keys;
     int max_body;
     int per_address, login_time, login_size;

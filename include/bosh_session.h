@@ -28,6 +28,7 @@ typedef struct bosh_limits_t {
     size_t queue_size;    /* per session, each way */
     size_t answer_size;   /* soft: an answer stops taking further stanzas beyond it */
     unsigned max_repeats; /* of one unanswered rid (B-168) */
+    unsigned max_streams; /* of one session (16); 0 and 1: no more than one */
     bool keys;            /* new sessions may use key sequencing (15, B-278) */
     bool returns;         /* undelivered stanzas of a session go back: bosh_back.h */
     bool inflate;         /* request bodies may come compressed: `accept` (7.2) */
@@ -129,6 +130,9 @@ void bosh_session_unsent(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint
 /* Prints the stream header for `s` (X-023, U-030): `to`, lang, version as created; no `from`. Returns the
  * length; dst has room for BOSH_STREAM_HEADER_MAX. The restart's own header travels as a HEADER item in `down`. */
 size_t bosh_session_print_header(const bosh_session_t *s, char *dst);
+
+/* The same for a restart, with what `req` says of it. Needs no owner. */
+size_t bosh_session_print_restart(const bosh_session_t *s, const bosh_req_t *req, char *dst);
 
 /*
  * Applies what the splitter found to the session: queues elements in link.up, moves the phase, stores the

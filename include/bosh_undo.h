@@ -20,6 +20,9 @@
 /* More than a session has strings, and a reservation has chunks: what one section can have to note. */
 #define BOSH_UNDO_NOTES 192
 
+/* A session with all its branches. */
+#define BOSH_UNDO_RECORDS (BOSH_MAX_STREAMS + 1)
+
 /* A chunk as the section found it. */
 typedef struct bosh_note_t {
     bosh_ix chunk, next;
@@ -28,13 +31,14 @@ typedef struct bosh_note_t {
 
 /* In the arena. */
 typedef struct bosh_undo_t {
-    bosh_ix session;  /* whose record is saved; means something while it is the busy one */
+    bosh_ix session[BOSH_UNDO_RECORDS]; /* whose records are saved, the busy one's first */
+    uint32_t records;                   /* how many of them */
     uint32_t section; /* chunks taken in this one bear its number, and need no note */
     uint32_t spoiled; /* something was done that cannot be undone */
     uint32_t n;
     bosh_ix freed, freed_last; /* chunks given back in this section, in the order of a free list */
     bosh_note_t notes[BOSH_UNDO_NOTES];
-    char saved[]; /* the record from BOSH_UNDO_FROM on */
+    char saved[]; /* each record from BOSH_UNDO_FROM on */
 } bosh_undo_t;
 
 /* The text before it is not saved: bosh_session_t. */
@@ -43,6 +47,10 @@ typedef struct bosh_undo_t {
 /* To be said before the first change to a session in a section of the lock. What was changed before in another
  * session stands from here on. */
 void bosh_arena_touch(bosh_arena_t *a, const bosh_session_t *s);
+
+/* The same for one more record, a branch or the session of one, in the section that is under way: what was changed
+ * before is undone with it. */
+void bosh_arena_touch_too(bosh_arena_t *a, const bosh_session_t *s);
 
 /* What was changed in this section stands: said before the lock is released. */
 void bosh_arena_commit(bosh_arena_t *a);

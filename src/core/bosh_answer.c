@@ -10,8 +10,10 @@
 
 #include "bosh_back.h"
 #include "bosh_inflate.h"
+#include "bosh_multi.h"
 #include "bosh_pace.h"
 #include "bosh_point.h"
+#include "bosh_undo.h"
 #include "bosh_window.h"
 
 void bosh_answer_mail_owner(bosh_arena_t *a, bosh_session_t *s)
@@ -31,8 +33,11 @@ void bosh_answer_mail_holder(bosh_arena_t *a, bosh_slot_t *slot)
     }
 }
 
-bool bosh_answer_pending(const bosh_session_t *s)
+bool bosh_answer_pending(bosh_arena_t *a, bosh_session_t *s)
 {
+    if (s->flags & BOSH_SESS_MULTI) {
+        return bosh_multi_pending(a, s);
+    }
     return s->link.up.items > 0 || s->state == BOSH_ST_ENDING;
 }
 
@@ -58,11 +63,11 @@ void bosh_answer_touch(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
 }
 
 /* Whether all of `up` may travel in one body: stanzas, perhaps with a stream error behind them. */
-static bool all_fits(const bosh_session_t *s, const bosh_limits_t *lim)
+static bool all_fits(const bosh_session_t *st, const bosh_limits_t *lim)
 {
-    const bosh_queue_t *up = &s->link.up;
+    const bosh_queue_t *up = &st->link.up;
 
-    if (s->link.up_single > 0) {
+    if (st->link.up_single > 0) {
         return up->items == 1;
     }
     return up->items <= 1 || BOSH_QUEUE_BYTES(up) <= lim->answer_size;
@@ -91,11 +96,11 @@ static void move_item(bosh_arena_t *a, bosh_queue_t *up, bosh_bytes_t *answer, s
     }
 }
 
-/* Moves what may share one body from `up` into the answer. */
-static void take_payload(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim,
+/* Moves what may share one body from the stream's `up` into the answer. */
+static void take_payload(bosh_arena_t *a, bosh_session_t *st, const bosh_limits_t *lim,
                          bosh_slot_t *slot, bool all)
 {
-    bosh_queue_t *up = &s->link.up;
+    bosh_queue_t *up = &st->link.up;
     bosh_item_t type;
     size_t len, taken = 0;
 
@@ -112,18 +117,33 @@ static void take_payload(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t
         a->h->count.stanzas_up++;
         taken += len > 0 ? len : 1;
         if (single) {
-            s->link.up_single--;
+            st->link.up_single--;
             break;
         }
     }
 }
 
+/* 16.4: which stream the answer is about. One that says nothing is about none. */
+static void name_stream(const bosh_session_t *s, const bosh_session_t *st, const bosh_slot_t *slot,
+                        bool payload, bosh_ans_t *ans, char name[BOSH_SID_LEN + 1])
+{
+    bool creation = (ans->flags & BOSH_ANS_CREATION) && (s->flags & BOSH_SESS_STREAMS);
+    bool multi = (s->flags & BOSH_SESS_MULTI) != 0;
+    bool added = (slot->flags & BOSH_SLOT_ADD) && st->root != 0 && !(st->flags & BOSH_SESS_NAMED);
+    bool fatal = (ans->flags & BOSH_ANS_TERMINATE) && s->state == BOSH_ST_LIVE;
+
+    if (creation || added || (multi && (payload || (ans->flags & BOSH_ANS_ANNOUNCE) || fatal))) {
+        bosh_multi_name(st, name);
+        ans->stream = name;
+    }
+}
+
 /* The attributes of the start tag. */
 static void fill_attributes(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
-                            const bosh_slot_t *slot, bool payload, bosh_item_t head,
-                            bosh_ans_t *ans, char sid[BOSH_SID_LEN + 1])
+                            const bosh_session_t *st, const bosh_slot_t *slot, bool payload,
+                            bosh_item_t head, bosh_ans_t *ans, char sid[BOSH_SID_LEN + 1])
 {
-    const bosh_link_t *link = &s->link;
+    const bosh_link_t *link = &st->link;
     bool over = (ans->flags & BOSH_ANS_TERMINATE) != 0;
 
     if ((slot->flags & BOSH_SLOT_CREATION) && !over) {
@@ -139,9 +159,9 @@ static void fill_attributes(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
         ans->ver_major = s->ver_major;
         ans->ver_minor = s->ver_minor;
     }
-    if ((link->flags & BOSH_LINK_HAS_HEADER) && !(s->flags & BOSH_SESS_ANNOUNCED) && !over) {
+    if ((link->flags & BOSH_LINK_HAS_HEADER) && !(st->flags & BOSH_SESS_ANNOUNCED) && !over) {
         ans->flags |= BOSH_ANS_ANNOUNCE; /* B-075: as soon as known */
-        ans->from = link->from[0] != '\0' ? link->from : s->to;
+        ans->from = link->from[0] != '\0' ? link->from : st->to;
         ans->authid = link->id;
         ans->xmpp_version = link->version;
     }
@@ -168,21 +188,22 @@ static void fill_attributes(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     }
 }
 
-/* Prints the answer into the slot. False: not enough chunks. */
-static bool print_answer(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+/* Prints the answer, about the stream `st`, into the slot. False: not enough chunks. */
+static bool print_answer(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_session_t *st,
                          const bosh_limits_t *lim, bosh_slot_t *slot, bool payload, bool over,
                          bosh_cond_t cond)
 {
     char open[BOSH_BODY_OPEN_MAX];
-    char sid[BOSH_SID_LEN + 1];
+    char sid[BOSH_SID_LEN + 1], name[BOSH_SID_LEN + 1];
     bosh_ans_t ans = {.flags = over ? BOSH_ANS_TERMINATE : 0, .cond = cond};
     bosh_item_t head = BOSH_ITEM_STANZA;
     size_t len, n;
 
-    payload = payload && bosh_queue_head(a, &s->link.up, &head, &len);
-    fill_attributes(a, now, s, slot, payload, head, &ans, sid);
+    payload = payload && bosh_queue_head(a, &st->link.up, &head, &len);
+    fill_attributes(a, now, s, st, slot, payload, head, &ans, sid);
+    name_stream(s, st, slot, payload, &ans, name);
     ans.accept = lim->inflate ? BOSH_ACCEPT : NULL; /* B-091: said with the creation alone */
-    if (ans.flags == 0 && !payload) {
+    if (ans.flags == 0 && ans.stream == NULL && !payload) {
         slot->flags |= BOSH_SLOT_PLAIN;
         return true;
     }
@@ -192,24 +213,29 @@ static bool print_answer(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
         return false;
     }
     if (ans.flags & BOSH_ANS_ANNOUNCE) {
-        s->flags |= BOSH_SESS_ANNOUNCED;
+        st->flags |= BOSH_SESS_ANNOUNCED;
+    }
+    if (ans.stream != NULL && st->root != 0) {
+        st->flags |= BOSH_SESS_NAMED;
     }
     if (ans.flags & BOSH_ANS_REPORT) {
         s->flags &= ~BOSH_SESS_REPORT;
     }
     if (payload) {
-        take_payload(a, s, lim, slot, all_fits(s, lim));
+        take_payload(a, st, lim, slot, all_fits(st, lim));
         if (bosh_bytes_append(a, &slot->answer, BOSH_BODY_CLOSE, BOSH_BODY_CLOSE_LEN,
                               BOSH_PRIO_ANSWER) != APR_SUCCESS) {
             return false; /* cannot happen: the room was checked */
         }
         slot->flags |= BOSH_SLOT_GAVE;
+        s->turn = st->root != 0 ? bosh_arena_index(a, st) : 0;
     }
+    slot->stream = st->root != 0 ? bosh_arena_index(a, st) : 0;
+    slot->stream_serial = st->root != 0 ? st->serial : 0;
     return true;
 }
 
-/* The slot has its answer: moves the marks, tells the holder, frees what need not be kept any longer. */
-static void finish_slot(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot)
+void bosh_answer_finish(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot)
 {
     slot->state = BOSH_SLOT_ANSWERED;
     slot->answered = now;
@@ -220,10 +246,27 @@ static void finish_slot(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh
     bosh_answer_mail_holder(a, slot);
 }
 
-/* Whether the queue lets the next answer be the terminal one: all that is left goes along with it. */
-static bool ends_with(const bosh_session_t *s, const bosh_limits_t *lim, bool payload)
+/* Whether the queue lets the next answer be the terminal one, of the session or (16.6) of the stream `st`: all that
+ * is left goes along with it. */
+static bool ends_with(bosh_arena_t *a, bosh_session_t *s, const bosh_session_t *st,
+                      const bosh_limits_t *lim, bool payload)
 {
-    return s->state == BOSH_ST_ENDING && (s->link.up.items == 0 || (payload && all_fits(s, lim)));
+    if (!(st->link.up.items == 0 || (payload && all_fits(st, lim)))) {
+        return false;
+    }
+    if (s->state == BOSH_ST_LIVE) {
+        return payload && bosh_multi_state(st) == BOSH_ST_ENDING;
+    }
+    return s->state == BOSH_ST_ENDING && bosh_multi_alone(a, s, st);
+}
+
+/* What an answer is about: nearly always the only stream that there is. */
+static bosh_session_t *choose_stream(bosh_arena_t *a, bosh_session_t *s, const bosh_slot_t *slot,
+                                     bool payload)
+{
+    bool multi = (s->flags & BOSH_SESS_MULTI) != 0;
+
+    return multi && (payload || (slot->flags & BOSH_SLOT_ADD)) ? bosh_multi_pick(a, s, slot) : s;
 }
 
 bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
@@ -231,23 +274,29 @@ bool bosh_answer_compose(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
 {
     /* The end is told to somebody who is there to hear it, not to a dead connection (B-261, R-04). */
     bool heard = slot->holder.peer != 0 && !(slot->flags & BOSH_SLOT_EXCUSED);
-    bool over = heard && ends_with(s, lim, payload);
+    bosh_session_t *st = choose_stream(a, s, slot, payload);
+    bool told = heard && ends_with(a, s, st, lim, payload);
+    bool over = told && s->state != BOSH_ST_LIVE;
+    bosh_cond_t cond = over ? (bosh_cond_t)s->cond : bosh_multi_cond(st);
 
-    if (!print_answer(a, now, s, lim, slot, payload, over, (bosh_cond_t)s->cond)) {
+    if (!print_answer(a, now, s, st, lim, slot, payload, told, cond)) {
         return false;
     }
     BOSH_POINT("answer-printed");
-    finish_slot(a, now, s, slot);
+    bosh_answer_finish(a, now, s, slot);
     bosh_window_evict(a, s);
-    if ((s->link.flags & BOSH_LINK_STALLED) &&
-        BOSH_QUEUE_BYTES(&s->link.up) < lim->queue_size / 2) {
-        bosh_answer_mail_owner(a, s);
+    if ((st->link.flags & BOSH_LINK_STALLED) &&
+        BOSH_QUEUE_BYTES(&st->link.up) < lim->queue_size / 2) {
+        bosh_answer_mail_owner(a, st);
     }
     if (over) {
         slot->flags |= BOSH_SLOT_FINAL;
         slot->cond = s->cond;
         bosh_answer_bury(a, now, s, BOSH_COND_COUNT, BOSH_COND_COUNT);
     } else {
+        if (told) {
+            bosh_multi_told(a, now, st);
+        }
         bosh_answer_touch(a, now, s);
     }
     return true;
@@ -276,107 +325,19 @@ void bosh_answer_deliver(bosh_arena_t *a, bosh_session_t *s)
     bosh_slot_t *slot = bosh_window_oldest(a, s, true);
 
     /* A creation request waits for the server's header alone when that promises no features. */
-    if (slot != NULL && (bosh_answer_pending(s) ||
+    if (s->flags & BOSH_SESS_MULTI) {
+        for (uint64_t rid = s->answered + 1; rid <= s->processed;
+             rid++) { /* 16.3: those wait for a server */
+            bosh_slot_t *other = bosh_window_slot(a, s, rid);
+            if (other != NULL && other->state == BOSH_SLOT_HELD && bosh_multi_ready(a, other)) {
+                bosh_answer_mail_holder(a, other);
+            }
+        }
+    }
+    if (slot != NULL && (bosh_answer_pending(a, s) ||
                          ((slot->flags & BOSH_SLOT_CREATION) && s->link.phase >= BOSH_LINK_OPEN))) {
         bosh_answer_mail_holder(a, slot);
     }
-}
-
-/* Stores `ans` as the answer of an open slot while the session is being buried. Without chunks for it the
- * slot is dropped: its holder, mailed, finds nothing and tells item-not-found, which is terminal, too. */
-static void bury_slot(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot,
-                      bosh_cond_t cond)
-{
-    char open[BOSH_BODY_OPEN_MAX];
-    bosh_ans_t ans = {.flags = 0};
-    bosh_holder_t holder = slot->holder;
-    size_t n;
-
-    if (cond != BOSH_COND_COUNT) {
-        ans.flags = BOSH_ANS_TERMINATE;
-        ans.cond = cond;
-    }
-    n = bosh_body_print_open(open, &ans, true);
-    if (cond == BOSH_COND_COUNT) {
-        slot->flags |= BOSH_SLOT_PLAIN;
-        finish_slot(a, now, s, slot);
-    } else if (bosh_bytes_append(a, &slot->answer, open, n, BOSH_PRIO_ANSWER) == APR_SUCCESS) {
-        slot->flags |= BOSH_SLOT_FINAL;
-        slot->cond = (uint8_t)cond;
-        finish_slot(a, now, s, slot);
-    } else {
-        bosh_window_drop(a, slot);
-        bosh_arena_mail(a, holder.peer, BOSH_MAIL_WAITER | holder.waiter, holder.gen);
-    }
-}
-
-/* The open request with the lowest rid, deferred ones included, or only those whose connection lives. */
-static bosh_slot_t *oldest_open(bosh_arena_t *a, bosh_session_t *s, bool live)
-{
-    bosh_slot_t *oldest = NULL;
-
-    for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
-        bosh_slot_t *slot = &s->slots[i];
-        if ((slot->state == BOSH_SLOT_HELD || slot->state == BOSH_SLOT_DEFERRED) &&
-            (!live || slot->holder.peer != 0) && (oldest == NULL || slot->rid < oldest->rid)) {
-            oldest = slot;
-        }
-    }
-    return oldest;
-}
-
-void bosh_answer_close(bosh_arena_t *a, bosh_session_t *s)
-{
-    /* What is to go back precedes it: then the loop finds the end by itself. */
-    if (s->link.phase != BOSH_LINK_CLOSED && s->link.phase != BOSH_LINK_NONE &&
-        !(s->flags & BOSH_SESS_BACK)) {
-        bosh_queue_append(a, &s->link.down, BOSH_ITEM_CLOSE, NULL, 0, BOSH_PRIO_ANSWER);
-    }
-    bosh_answer_mail_owner(a, s);
-}
-
-void bosh_answer_bury(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_cond_t first,
-                      bosh_cond_t rest)
-{
-    bool ending = s->state == BOSH_ST_ENDING; /* its link is closed, or has been told to close */
-    bosh_slot_t *slot;
-
-    if (s->state == BOSH_ST_TOMB) {
-        return;
-    }
-    s->state = BOSH_ST_TOMB;
-    a->h->count.ended++;
-    slot = oldest_open(a, s, true);
-    if (slot == NULL) {
-        slot = oldest_open(a, s, false);
-    }
-    if (slot != NULL) {
-        bury_slot(a, now, s, slot, first);
-    }
-    while ((slot = oldest_open(a, s, false)) != NULL) {
-        bury_slot(a, now, s, slot, rest);
-    }
-    bosh_bytes_clear(a, &s->part);
-    if (!ending) {
-        bosh_back_begin(a, s);
-    }
-    if (!(s->flags & BOSH_SESS_BACK)) {
-        bosh_queue_clear(a, &s->link.up);
-        s->link.up_single = 0;
-    }
-    if (!ending) {
-        bosh_answer_close(a, s);
-    }
-    bosh_answer_touch(a, now, s);
-}
-
-void bosh_answer_refuse(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot_t *slot,
-                        bosh_cond_t cond)
-{
-    bosh_answer_mail_holder(a, slot);
-    bosh_window_drop(a, slot);
-    s->cond = (uint8_t)cond;
-    bosh_answer_bury(a, now, s, BOSH_COND_OTHER_REQUEST, BOSH_COND_OTHER_REQUEST);
 }
 
 /* Whether key sequencing applies to this request: the creation only announces the first key. */
@@ -394,7 +355,11 @@ static bool apply(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh
 {
     bosh_queue_t *down = &s->link.down;
 
-    if (s->state == BOSH_ST_LIVE && slot->payload.items > 0) {
+    if (s->flags & BOSH_SESS_MULTI) {
+        if (s->state == BOSH_ST_LIVE && !bosh_multi_send(a, s, lim, slot)) {
+            return false;
+        }
+    } else if (s->state == BOSH_ST_LIVE && slot->payload.items > 0) {
         if (down->items > 0 &&
             (size_t)BOSH_QUEUE_BYTES(down) + BOSH_QUEUE_BYTES(&slot->payload) > lim->queue_size) {
             return false;
@@ -405,6 +370,9 @@ static bool apply(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh
         }
         BOSH_POINT("payload-moved");
         bosh_answer_mail_owner(a, s);
+    }
+    if (slot->flags & BOSH_SLOT_ADD) {
+        bosh_multi_start(a, now, s, slot);
     }
     bosh_queue_clear(a, &slot->payload); /* ENDING: there is no server left to tell */
     slot->state = BOSH_SLOT_HELD;
@@ -459,8 +427,10 @@ static void end_by_client(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     bosh_slot_t *oldest = bosh_window_oldest(a, s, true);
 
     s->cond = BOSH_COND_NONE;
-    if (s->state == BOSH_ST_LIVE && oldest != NULL && s->link.up.items > 0 && all_fits(s, lim)) {
+    if (s->state == BOSH_ST_LIVE && oldest != NULL && s->link.up.items > 0 && all_fits(s, lim) &&
+        bosh_multi_alone(a, s, s)) {
         s->state = BOSH_ST_ENDING;
+        s->first = 0;
         bosh_answer_close(a, s);
         if (bosh_answer_compose(a, now, s, lim, oldest, true)) {
             return;
@@ -492,6 +462,9 @@ static bosh_cond_t objection(bosh_arena_t *a, bosh_session_t *s, const bosh_slot
         !bosh_key_follows(s->key, &slot->keys)) { /* 15.4, in rid order (B-276) */
         return BOSH_COND_ITEM_NOT_FOUND;
     }
+    if (slot->flags & BOSH_SLOT_STRAY) { /* B-337 */
+        return BOSH_COND_ITEM_NOT_FOUND;
+    }
     return bosh_pace_hasty(a, s, slot) ? BOSH_COND_POLICY_VIOLATION : BOSH_COND_NONE;
 }
 
@@ -516,7 +489,7 @@ void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
         if (!apply(a, now, s, lim, slot)) {
             break;
         }
-        if (slot->flags & BOSH_SLOT_TERMINATE) {
+        if ((slot->flags & BOSH_SLOT_TERMINATE) && !bosh_multi_close(a, now, s, slot)) {
             end_by_client(a, now, s, lim);
             return;
         }

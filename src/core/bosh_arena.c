@@ -66,7 +66,7 @@ static bool lay_out(const bosh_arena_sizes_t *sizes, bosh_header_t *h)
     h->off_buckets = place(&end, (uint64_t)h->buckets * sizeof(bosh_ix));
     h->nets = 4 * h->buckets;
     h->off_nets = place(&end, (uint64_t)h->nets * sizeof(uint32_t));
-    h->off_undo = place(&end, sizeof(bosh_undo_t) + h->session_size);
+    h->off_undo = place(&end, sizeof(bosh_undo_t) + (uint64_t)BOSH_UNDO_RECORDS * h->session_size);
     h->off_sessions = place(&end, (uint64_t)sizes->sessions * h->session_size);
     h->off_marks = place(&end, sizes->chunks);
     h->off_chunks = place(&end, (uint64_t)sizes->chunks * BOSH_CHUNK_SIZE);
@@ -277,33 +277,51 @@ static int hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-bosh_session_t *bosh_arena_find(bosh_arena_t *a, const char *sid)
+bool bosh_arena_read_sid(const char *sid, uint8_t bytes[BOSH_SID_BYTES])
 {
-    uint8_t bytes[BOSH_SID_BYTES];
-
     if (sid == NULL) {
-        return NULL;
+        return false;
     }
     for (int i = 0; i < BOSH_SID_BYTES; i++) {
         int high = hex_digit(sid[2 * i]);
         int low = high < 0 ? -1 : hex_digit(sid[2 * i + 1]);
         if (low < 0) {
-            return NULL;
+            return false;
         }
         bytes[i] = (uint8_t)(high << 4 | low);
     }
-    return sid[BOSH_SID_LEN] == '\0' ? find(a, bytes) : NULL;
+    return sid[BOSH_SID_LEN] == '\0';
 }
 
-void bosh_arena_sid_text(const bosh_session_t *s, char out[BOSH_SID_LEN + 1])
+bosh_session_t *bosh_arena_find(bosh_arena_t *a, const char *sid)
+{
+    uint8_t bytes[BOSH_SID_BYTES];
+    bosh_session_t *s = bosh_arena_read_sid(sid, bytes) ? find(a, bytes) : NULL;
+
+    return s != NULL && s->root == 0 ? s : NULL; /* a stream's name is no sid */
+}
+
+bosh_session_t *bosh_arena_find_branch(bosh_arena_t *a, const uint8_t name[BOSH_SID_BYTES])
+{
+    bosh_session_t *s = find(a, name);
+
+    return s != NULL && s->root != 0 ? s : NULL;
+}
+
+void bosh_arena_print_sid(const uint8_t sid[BOSH_SID_BYTES], char out[BOSH_SID_LEN + 1])
 {
     static const char digits[] = "0123456789abcdef";
 
     for (int i = 0; i < BOSH_SID_BYTES; i++) {
-        out[2 * i] = digits[s->sid[i] >> 4];
-        out[2 * i + 1] = digits[s->sid[i] & 15];
+        out[2 * i] = digits[sid[i] >> 4];
+        out[2 * i + 1] = digits[sid[i] & 15];
     }
     out[BOSH_SID_LEN] = '\0';
+}
+
+void bosh_arena_sid_text(const bosh_session_t *s, char out[BOSH_SID_LEN + 1])
+{
+    bosh_arena_print_sid(s->sid, out);
 }
 
 bosh_session_t *bosh_arena_session_new(bosh_arena_t *a, const uint8_t sid[BOSH_SID_BYTES])
@@ -318,7 +336,7 @@ bosh_session_t *bosh_arena_session_new(bosh_arena_t *a, const uint8_t sid[BOSH_S
         return NULL;
     }
     s = bosh_arena_session(a, i);
-    bosh_arena_touch(a, s);
+    bosh_arena_touch_too(a, s);
     if (h->free_session != 0) {
         h->free_session = s->free_next;
     } else {

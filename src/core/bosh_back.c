@@ -8,6 +8,7 @@
  */
 #include "bosh_back.h"
 
+#include "bosh_multi.h"
 #include "bosh_undo.h"
 #include "bosh_window.h"
 
@@ -17,14 +18,17 @@ bool bosh_back_lost(const bosh_slot_t *slot)
            !(slot->flags & (BOSH_SLOT_SENT | BOSH_SLOT_AGAIN)) && slot->holder.peer == 0;
 }
 
-/* The lost answer with the lowest rid; NULL: none. */
-static bosh_slot_t *lost_slot(bosh_arena_t *a, bosh_session_t *s)
+/* The lost answer of this stream with the lowest rid; NULL: none. */
+static bosh_slot_t *lost_slot(bosh_arena_t *a, bosh_session_t *st)
 {
+    bosh_session_t *s = bosh_multi_root(a, st);
+    bosh_ix of = st->root != 0 ? bosh_arena_index(a, st) : 0;
     bosh_slot_t *first = NULL;
 
-    for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
+    for (uint32_t i = 0; s != NULL && i < a->h->sizes.slots; i++) {
         bosh_slot_t *slot = &s->slots[i];
-        if (bosh_back_lost(slot) && (first == NULL || slot->rid < first->rid)) {
+        if (slot->stream == of && bosh_back_lost(slot) &&
+            (first == NULL || slot->rid < first->rid)) {
             first = slot;
         }
     }
@@ -56,11 +60,12 @@ static size_t take_answer(bosh_arena_t *a, bosh_slot_t *slot, char *dst, size_t 
 size_t bosh_back_take(bosh_arena_t *a, bosh_session_t *s, char *dst, size_t size, bool *whole)
 {
     bosh_queue_t *up = &s->link.up;
-    bosh_slot_t *slot = lost_slot(a, s);
+    bosh_slot_t *slot;
     bosh_item_t type;
     size_t len;
 
     bosh_arena_touch(a, s);
+    slot = lost_slot(a, s);
     *whole = slot != NULL;
     if (slot != NULL) {
         return take_answer(a, slot, dst, size);

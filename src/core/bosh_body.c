@@ -557,6 +557,7 @@ size_t bosh_body_print_open(char *dst, const bosh_ans_t *ans, bool empty)
         at = put_creation(at, ans);
         at = put(at, " xmpp:restartlogic='true'"); /* in this answer and in no other */
     }
+    at = put_string(at, " stream='", ans->stream, BOSH_SID_LEN);
     if (announce) {
         at = put_string(at, " from='", ans->from, BOSH_MAX_DOMAIN);
         at = put_string(at, " authid='", ans->authid, BOSH_MAX_STREAMID);

@@ -9,10 +9,46 @@
 #include <string.h>
 
 #include "bosh_answer.h"
+#include "bosh_multi.h"
 #include "bosh_pace.h"
 #include "bosh_point.h"
 #include "bosh_window.h"
 #include "bosh_undo.h"
+
+static size_t print_header(char *dst, const char *to, const char *lang, const char *version)
+{
+    char *p = dst;
+    size_t n;
+
+#define LITERAL(text) (memcpy(p, text, sizeof(text) - 1), p += sizeof(text) - 1)
+    LITERAL("<stream:stream xmlns='" BOSH_NS_CLIENT "' xmlns:stream='" BOSH_NS_STREAMS "' to='");
+    n = bosh_body_escape(p, 6 * BOSH_MAX_DOMAIN, to);
+    p += n;
+    LITERAL("' version='");
+    n = bosh_body_escape(p, 32, version[0] != '\0' ? version : "1.0"); /* */
+    p += n;
+    if (lang[0] != '\0') {
+        LITERAL("' xml:lang='");
+        n = bosh_body_escape(p, 6 * BOSH_MAX_LANG, lang);
+        p += n;
+    }
+    LITERAL("'>");
+#undef LITERAL
+    return (size_t)(p - dst);
+}
+
+size_t bosh_session_print_header(const bosh_session_t *s, char *dst)
+{
+    return print_header(dst, s->to, s->lang, s->xmpp_version);
+}
+
+/* X-042: the restart's own lang and version, else those of the creation. Its `to` can only be the session's:
+ * another one would reach a domain that no BoshUpstream line names (B-087). */
+size_t bosh_session_print_restart(const bosh_session_t *s, const bosh_req_t *req, char *dst)
+{
+    return print_header(dst, s->to, req->lang != NULL ? req->lang : s->lang,
+                        req->xmpp_version != NULL ? req->xmpp_version : s->xmpp_version);
+}
 
 /* Keeps a server's string if it fits: a cut one would be a wrong one. */
 static void keep_text(char *dst, size_t size, const char *src)
@@ -45,8 +81,9 @@ static apr_status_t take_header(bosh_arena_t *a, bosh_session_t *s, const bosh_s
 }
 
 /* One element of the server's into `up`. For a client that has gone nothing is kept. */
-static apr_status_t take_event(bosh_arena_t *a, bosh_session_t *s, const bosh_split_event_t *ev,
-                               uint64_t raw_base, const bosh_split_header_t *hdr)
+static apr_status_t take_event(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
+                               const bosh_split_event_t *ev, uint64_t raw_base,
+                               const bosh_split_header_t *hdr)
 {
     bosh_link_t *link = &s->link;
     bosh_item_t type;
@@ -74,7 +111,7 @@ static apr_status_t take_event(bosh_arena_t *a, bosh_session_t *s, const bosh_sp
         s->flags |= (ev->news & BOSH_NEWS_LOGIN ? BOSH_SESS_LOGIN : 0) |
                     (ev->news & BOSH_NEWS_SM ? BOSH_SESS_SM : 0);
     }
-    if (s->state == BOSH_ST_LIVE) {
+    if (bosh_multi_state(s) == BOSH_ST_LIVE) {
         rv = bosh_queue_append_event(a, &link->up, type, &link->raw, raw_base, ev, BOSH_PRIO_INPUT);
         if (rv != APR_SUCCESS) {
             return rv;
@@ -85,12 +122,9 @@ static apr_status_t take_event(bosh_arena_t *a, bosh_session_t *s, const bosh_sp
         link->phase = BOSH_LINK_OPEN;
     } else if (type == BOSH_ITEM_ERROR) {
         link->flags |= BOSH_LINK_ERROR;
-        if (s->state == BOSH_ST_LIVE) {
-            /* Now, not when the loop has closed the stream: the error travels in the terminal body, and its
-             * holder may look in between (X-080). */
-            s->state = BOSH_ST_ENDING;
-            s->cond = BOSH_COND_REMOTE_STREAM_ERROR;
-        }
+        /* Now, not when the loop has closed the stream: the error travels in the terminal body, and its
+         * holder may look in between (X-080). */
+        bosh_multi_over(a, now, s, BOSH_COND_REMOTE_STREAM_ERROR);
     }
     return APR_SUCCESS;
 }
@@ -112,18 +146,18 @@ apr_status_t bosh_session_up(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
 
     bosh_arena_touch(a, s);
     for (i = 0; i < n; i++) {
-        rv = take_event(a, s, &ev[i], *raw_base, hdr);
+        rv = take_event(a, now, s, &ev[i], *raw_base, hdr);
         if (rv != APR_SUCCESS) {
             break;
         }
     }
-    if (s->state == BOSH_ST_ENDING) {
-        bosh_answer_touch(a, now, s);
-    }
     *done = i;
     BOSH_POINT("up-appended");
     consume_raw(a, s, rv == APR_SUCCESS ? boundary : ev[i].start, raw_base);
-    bosh_answer_deliver(a, s);
+    s = bosh_multi_root(a, s);
+    if (s != NULL) {
+        bosh_answer_deliver(a, s);
+    }
     return rv;
 }
 
@@ -145,7 +179,8 @@ bool bosh_session_may_read(bosh_arena_t *a, bosh_session_t *s, const bosh_limits
 void bosh_session_sent(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_limits_t *lim)
 {
     bosh_arena_touch(a, s);
-    if (bosh_window_slot(a, s, s->processed + 1) != NULL) {
+    s = bosh_multi_root(a, s);
+    if (s != NULL && bosh_window_slot(a, s, s->processed + 1) != NULL) {
         bosh_answer_settle(a, now, s, lim);
     }
 }
@@ -170,12 +205,7 @@ void bosh_session_link_over(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, 
             link->up_single = 0;
         }
     }
-    if (s->state == BOSH_ST_LIVE) {
-        s->state = BOSH_ST_ENDING;
-        s->cond = (uint8_t)cond;
-        bosh_answer_touch(a, now, s);
-        bosh_answer_deliver(a, s);
-    }
+    bosh_multi_over(a, now, s, cond);
 }
 
 bool bosh_session_reconcile(bosh_arena_t *a, bosh_session_t *s, uint64_t in, uint64_t out,

@@ -150,6 +150,7 @@ static const char *check_session(bosh_arena_t *a, const bosh_session_t *s)
     const char *why;
 
     CHECK(s->state <= BOSH_ST_TOMB && s->serial != 0, "a session has no state");
+    CHECK(s->first <= BOSH_ST_TOMB, "a session's first stream has no state");
     CHECK(s->link.phase <= BOSH_LINK_CLOSED && s->link.owner <= peers && s->link.giver <= peers,
           "a link has no state");
     if ((why = check_queue(a, &s->link.down)) != NULL ||
@@ -257,6 +258,37 @@ static const char *validate_buckets(bosh_arena_t *a)
     return NULL;
 }
 
+/* The session of a branch; NULL: it has been given up. */
+static bosh_session_t *root_of(bosh_arena_t *a, const bosh_session_t *s)
+{
+    bosh_session_t *root = bosh_arena_get(a, s->root, s->root_serial);
+
+    return root != NULL && root->root == 0 ? root : NULL;
+}
+
+/* Each session lists its branches in the order of their indexes. */
+static const char *validate_branches(bosh_arena_t *a)
+{
+    uint32_t listed = 0, there = 0;
+
+    for (bosh_ix i = 1; i < a->h->fresh_session; i++) {
+        const bosh_session_t *s = bosh_arena_session(a, i), *b;
+        if (s->state == BOSH_ST_FREE || s->root != 0) {
+            there += s->state != BOSH_ST_FREE && root_of(a, s) != NULL;
+            continue;
+        }
+        for (bosh_ix k = s->branch, last = 0; k != 0; last = k, k = b->branch) {
+            CHECK(k > last && k < a->h->fresh_session, "a session's branches are not in order");
+            b = bosh_arena_session(a, k);
+            CHECK(b->state != BOSH_ST_FREE && b->root == i && b->root_serial == s->serial,
+                  "a session lists a branch that is not its own");
+            listed++;
+        }
+    }
+    CHECK(listed == there, "a branch is in no session's list");
+    return NULL;
+}
+
 /* The sum is right, and nobody is counted too low. */
 static const char *validate_nets(bosh_arena_t *a)
 {
@@ -344,6 +376,9 @@ apr_status_t bosh_arena_validate(bosh_arena_t *a, const char **why)
         *why = validate_buckets(a);
     }
     if (*why == NULL) {
+        *why = validate_branches(a);
+    }
+    if (*why == NULL) {
         *why = validate_nets(a);
     }
     if (*why == NULL) {
@@ -429,6 +464,21 @@ static void rebuild_sessions(bosh_arena_t *a)
     }
 }
 
+/* Those of a session that was given up end when their owner looks at them. */
+static void rebuild_branches(bosh_arena_t *a)
+{
+    for (bosh_ix i = 1; i < a->h->fresh_session; i++) {
+        bosh_arena_session(a, i)->branch = 0;
+    }
+    for (bosh_ix i = a->h->fresh_session - 1; i > 0; i--) {
+        bosh_session_t *s = bosh_arena_session(a, i), *root;
+        if (s->state != BOSH_ST_FREE && s->root != 0 && (root = root_of(a, s)) != NULL) {
+            s->branch = root->branch;
+            root->branch = i;
+        }
+    }
+}
+
 static void rebuild_chunks(bosh_arena_t *a)
 {
     bosh_header_t *h = a->h;
@@ -490,6 +540,7 @@ uint32_t bosh_arena_repair(bosh_arena_t *a)
     lost = drop_broken(a);
     rebuild_chunks(a);
     rebuild_sessions(a);
+    rebuild_branches(a);
     rebuild_peers(a);
     h->count.repairs++;
     h->busy = 0;

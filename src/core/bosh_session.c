@@ -20,6 +20,7 @@
 
 #include "bosh_answer.h"
 #include "bosh_join.h"
+#include "bosh_multi.h"
 #include "bosh_pace.h"
 #include "bosh_point.h"
 #include "bosh_window.h"
@@ -102,7 +103,8 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
     if (slot->state == BOSH_SLOT_HELD) {
         bool first = bosh_window_oldest(a, s, true) == slot;
         bool creation = (slot->flags & BOSH_SLOT_CREATION) && s->link.phase >= BOSH_LINK_OPEN;
-        tried = due || creation || (first && bosh_answer_pending(s));
+        tried = due || creation || (first && bosh_answer_pending(a, s)) ||
+                ((slot->flags & BOSH_SLOT_ADD) && bosh_multi_ready(a, slot));
         if (tried) {
             bosh_answer_up_to(a, now, s, lim, slot);
             bosh_answer_deliver(a, s); /* what is left may go to the next one */
@@ -233,6 +235,10 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
     copy_text(s->peer_ip, sizeof(s->peer_ip), who->ip);
     s->peer_port = who->port;
     memcpy(s->cert, who->cert, sizeof(s->cert));
+    if (req->opening != NULL && lim->max_streams > 1) { /* B-326 */
+        s->flags |= BOSH_SESS_STREAMS;
+        memcpy(s->name, req->opening->name, sizeof(s->name));
+    }
     bosh_arena_net_add(a, s, who->net);
     s->flags |= (who->tls ? BOSH_SESS_TLS : 0) | (req->script ? BOSH_SESS_SCRIPT : 0);
     s->created = now;
@@ -316,47 +322,18 @@ static void resend(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bosh_slot
     send_slot(slot, v);
 }
 
-static size_t print_header(char *dst, const char *to, const char *lang, const char *version)
+/* 16.3: nothing in it but a domain. A restart has one, too, and is not meant (B-329). */
+static bool adds_stream(const bosh_session_t *s, const bosh_req_t *req)
 {
-    char *p = dst;
-    size_t n;
-
-#define LITERAL(text) (memcpy(p, text, sizeof(text) - 1), p += sizeof(text) - 1)
-    LITERAL("<stream:stream xmlns='" BOSH_NS_CLIENT "' xmlns:stream='" BOSH_NS_STREAMS "' to='");
-    n = bosh_body_escape(p, 6 * BOSH_MAX_DOMAIN, to);
-    p += n;
-    LITERAL("' version='");
-    n = bosh_body_escape(p, 32, version[0] != '\0' ? version : "1.0"); /* */
-    p += n;
-    if (lang[0] != '\0') {
-        LITERAL("' xml:lang='");
-        n = bosh_body_escape(p, 6 * BOSH_MAX_LANG, lang);
-        p += n;
-    }
-    LITERAL("'>");
-#undef LITERAL
-    return (size_t)(p - dst);
-}
-
-size_t bosh_session_print_header(const bosh_session_t *s, char *dst)
-{
-    return print_header(dst, s->to, s->lang, s->xmpp_version);
-}
-
-/* X-042: the restart's own lang and version, else those of the creation. Its `to` can only be the session's:
- * another one would reach a domain that no BoshUpstream line names (B-087). */
-static bosh_slice_t restart_header(const bosh_session_t *s, const bosh_req_t *req, char *buf)
-{
-    bosh_slice_t h = {buf, 0};
-
-    h.n = print_header(buf, s->to, req->lang != NULL ? req->lang : s->lang,
-                       req->xmpp_version != NULL ? req->xmpp_version : s->xmpp_version);
-    return h;
+    return (s->flags & BOSH_SESS_STREAMS) && req->opening != NULL && s->state == BOSH_ST_LIVE &&
+           bosh_body_adds_stream(req);
 }
 
 static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_req_t *req,
                         const bosh_limits_t *lim, bosh_holder_t holder, bosh_verdict_t *v)
 {
+    bool add = adds_stream(s, req), names = (s->flags & BOSH_SESS_STREAMS) && req->stream != NULL;
+    bosh_session_t *st = names ? bosh_multi_find(a, s, req->stream) : NULL;
     char buf[BOSH_STREAM_HEADER_MAX];
     bosh_slice_t header = {buf, 0};
     bosh_slot_t *slot;
@@ -367,7 +344,7 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
         return;
     }
     if (req->restart) {
-        header = restart_header(s, req, buf);
+        header.n = bosh_session_print_restart(st != NULL ? st : s, req, buf);
     }
     if (!(s->flags & BOSH_SESS_LOGIN) && lim->login_size > 0 && (req->has & BOSH_HAS_PAYLOAD) &&
         bosh_window_waiting(a, s) + BOSH_QUEUE_BYTES(&s->link.down) + s->part.len +
@@ -376,8 +353,23 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
         fail(a, now, s, BOSH_COND_POLICY_VIOLATION, v);
         return;
     }
+    if (add) {
+        bosh_cond_t cond;
+        st = bosh_multi_open(a, now, s, req, lim, &cond);
+        if (st == NULL && cond != BOSH_COND_NONE) {
+            fail(a, now, s, cond, v);
+            return;
+        }
+        if (st == NULL) {
+            v->act = BOSH_DO_BUSY;
+            return;
+        }
+    }
     take_ack(a, now, s, req);
     rv = bosh_window_store(a, s, now, req, header, holder);
+    if (rv != APR_SUCCESS && add) {
+        bosh_multi_drop(a, st);
+    }
     if (rv == APR_EOF) { /* B-174: the client never acknowledges */
         fail(a, now, s, BOSH_COND_POLICY_VIOLATION, v);
         return;
@@ -389,6 +381,13 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
     BOSH_POINT("request-stored");
     slot = bosh_window_slot(a, s, req->rid);
     slot->flags |= BOSH_SLOT_MAILED;
+    if (st != NULL) {
+        slot->stream = bosh_arena_index(a, st);
+        slot->stream_serial = st->serial;
+        slot->flags |= add ? BOSH_SLOT_ADD : 0;
+    } else if (names && !bosh_body_is_empty(req)) { /* an empty one's means nothing (B-334) */
+        slot->flags |= BOSH_SLOT_STRAY;
+    }
     bosh_pace_arrived(a, now, s, slot);
     bosh_answer_settle(a, now, s, lim);
     if (slot->state == BOSH_SLOT_DEFERRED) { /* else that has been done */

@@ -26,17 +26,54 @@ static size_t saved_size(const bosh_arena_t *a)
     return a->h->session_size - BOSH_UNDO_FROM;
 }
 
+static bool is_saved(const bosh_arena_t *a, bosh_ix i)
+{
+    const bosh_undo_t *u = a->undo;
+
+    for (uint32_t k = 0; k < u->records; k++) {
+        if (u->session[k] == i) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void save(bosh_arena_t *a, const bosh_session_t *s)
+{
+    bosh_undo_t *u = a->undo;
+
+    memcpy(u->saved + u->records * saved_size(a), (const char *)s + BOSH_UNDO_FROM, saved_size(a));
+    u->session[u->records] = bosh_arena_index(a, s);
+    FENCE();
+    u->records++;
+    FENCE();
+}
+
+void bosh_arena_touch_too(bosh_arena_t *a, const bosh_session_t *s)
+{
+    bosh_undo_t *u = a->undo;
+
+    if (a->h->busy == 0) {
+        bosh_arena_touch(a, s);
+    } else if (!is_saved(a, bosh_arena_index(a, s))) {
+        if (u->records == BOSH_UNDO_RECORDS) {
+            bosh_undo_spoil(a);
+        } else {
+            save(a, s);
+        }
+    }
+}
+
 void bosh_arena_touch(bosh_arena_t *a, const bosh_session_t *s)
 {
     bosh_ix i = bosh_arena_index(a, s);
     bosh_undo_t *u = a->undo;
 
-    if (a->h->busy == i) {
+    if (a->h->busy == i || (a->h->busy != 0 && is_saved(a, i))) {
         return;
     }
     bosh_arena_commit(a);
-    memcpy(u->saved, (const char *)s + BOSH_UNDO_FROM, saved_size(a));
-    u->session = i;
+    save(a, s);
     u->n = 0;
     u->spoiled = 0;
     if (++u->section == 0) {
@@ -56,7 +93,7 @@ void bosh_arena_commit(bosh_arena_t *a)
     a->h->busy = 0;
     FENCE();
     BOSH_POINT("committing");
-    u->session = 0;
+    u->records = 0;
     if (u->freed != 0) {
         bosh_arena_chunk(a, u->freed_last)->after = a->h->free_chunk;
         a->h->free_chunk = u->freed;
@@ -121,17 +158,24 @@ static const char *revive(bosh_arena_t *a, const bosh_bytes_t *b)
 bool bosh_undo_rollback(bosh_arena_t *a)
 {
     const bosh_undo_t *u = a->undo;
-    bosh_ix i = a->h->busy;
     bosh_session_t *s;
 
-    if (i == 0) {
+    if (a->h->busy == 0) {
         return true;
     }
-    if (i >= a->h->fresh_session || u->session != i || u->spoiled || u->n > BOSH_UNDO_NOTES) {
+    if (u->records == 0 || u->records > BOSH_UNDO_RECORDS || u->session[0] != a->h->busy ||
+        u->spoiled || u->n > BOSH_UNDO_NOTES) {
         return false;
     }
-    s = bosh_arena_session(a, i);
-    memcpy((char *)s + BOSH_UNDO_FROM, u->saved, saved_size(a));
+    for (uint32_t k = 0; k < u->records; k++) {
+        if (u->session[k] == 0 || u->session[k] >= a->h->fresh_session) {
+            return false;
+        }
+    }
+    for (uint32_t k = 0; k < u->records; k++) {
+        s = bosh_arena_session(a, u->session[k]);
+        memcpy((char *)s + BOSH_UNDO_FROM, u->saved + k * saved_size(a), saved_size(a));
+    }
     for (uint32_t k = 0; k < u->n; k++) {
         const bosh_note_t *note = &u->notes[k];
         if (note->chunk != 0 && note->chunk < a->h->fresh_chunk) {
@@ -141,8 +185,11 @@ bool bosh_undo_rollback(bosh_arena_t *a)
             chunk->state = note->state;
         }
     }
-    if (s->state != BOSH_ST_FREE) {
-        bosh_arena_each_string(a, s, revive);
+    for (uint32_t k = 0; k < u->records; k++) {
+        s = bosh_arena_session(a, u->session[k]);
+        if (s->state != BOSH_ST_FREE) {
+            bosh_arena_each_string(a, s, revive);
+        }
     }
     return true;
 }

@@ -58,7 +58,7 @@ void *bosh_config_create(apr_pool_t *p, server_rec *s)
 
     (void)s;
     c->upstreams = apr_array_make(p, 2, sizeof(bosh_upstream_t *));
-    c->max_wait = c->max_hold = c->max_requests = UNSET;
+    c->max_wait = c->max_hold = c->max_requests = c->max_streams = UNSET;
     c->inactivity = c->polling = c->maxpause = c->keys = c->max_body = UNSET;
     c->per_address = c->login_time = c->login_size = c->inflate = c->route = c->returns = UNSET;
     c->script = UNSET;
@@ -73,6 +73,7 @@ void *bosh_config_merge(apr_pool_t *p, void *base, void *add)
 #define MERGE(field) c->field = a->field != UNSET ? a->field : b->field
     MERGE(max_wait);
     MERGE(max_hold);
+    MERGE(max_streams);
     MERGE(max_requests);
     MERGE(inactivity);
     MERGE(polling);
@@ -334,6 +335,7 @@ static void fill_limits(bosh_config_t *c)
     c->max_body = or_default(c->max_body, DEFAULT_MAX_BODY);
     l->max_wait = (unsigned)or_default(c->max_wait, DEFAULT_MAX_WAIT);
     l->max_hold = (unsigned)or_default(c->max_hold, DEFAULT_MAX_HOLD);
+    l->max_streams = (unsigned)or_default(c->max_streams, 1);
     l->max_requests = (unsigned)or_default(c->max_requests, DEFAULT_MAX_REQUESTS);
     l->inactivity = (unsigned)or_default(c->inactivity, DEFAULT_INACTIVITY);
     l->polling = (unsigned)or_default(c->polling, DEFAULT_POLLING);
@@ -378,6 +380,7 @@ bool bosh_config_origin_allowed(const bosh_config_t *conf, const char *origin, b
 #define SERVER(field) offsetof(bosh_global_t, field), true
 
 static const int_rule_t max_wait_rule = {HOST(max_wait), 0, 3600};
+static const int_rule_t max_streams_rule = {HOST(max_streams), 1, BOSH_MAX_STREAMS};
 static const int_rule_t max_hold_rule = {HOST(max_hold), 0, (BOSH_SLOTS_MAX - 2) / 2 - 1};
 static const int_rule_t max_requests_rule = {HOST(max_requests), 2, (BOSH_SLOTS_MAX - 2) / 2};
 static const int_rule_t inactivity_rule = {HOST(inactivity), 0, 32767};
@@ -410,6 +413,7 @@ const command_rec bosh_config_directives[] = {
                       "an XMPP domain, its server as host:port or unix:/path, and key=value words"),
     SECONDS("BoshMaxWait", max_wait_rule, "longest time a request is held"),
     NUMBER("BoshMaxHold", max_hold_rule, "most requests of a session held at once"),
+    NUMBER("BoshMaxStreams", max_streams_rule, "most XMPP streams in one session, 1 to 8"),
     NUMBER("BoshMaxRequests", max_requests_rule, "most requests of a session open at once"),
     SECONDS("BoshInactivity", inactivity_rule,
             "how long a session lives without a request; 0: for ever"),

@@ -241,10 +241,11 @@ static bool version_ok(const char *s)
  * for those that a restart takes up again (X-042). */
 static bool strings_ok(const bosh_req_t *req)
 {
-    bool creates = !(req->has & BOSH_HAS_SID);
+    bool creates = !(req->has & BOSH_HAS_SID), adds = bosh_body_adds_stream(req);
 
-    return (!creates || (content_ok(req->content) && short_enough(req->to, BOSH_MAX_DOMAIN))) &&
-           (!(creates || req->restart) ||
+    return (!creates || content_ok(req->content)) &&
+           (!(creates || adds) || short_enough(req->to, BOSH_MAX_DOMAIN)) &&
+           (!(creates || adds || req->restart) ||
             (short_enough(req->lang, BOSH_MAX_LANG) && version_ok(req->xmpp_version)));
 }
 
@@ -309,10 +310,43 @@ static const bosh_upstream_t *choose_server(request_rec *r, const bosh_config_t 
     return NULL;
 }
 
+/* Random names for what a request opens. */
+static bool make_name(request_rec *r, uint8_t name[BOSH_SID_BYTES])
+{
+    if (apr_generate_random_bytes(name, BOSH_SID_BYTES) == APR_SUCCESS) {
+        return true;
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "BH003: no random bytes for a session id");
+    return false;
+}
+
+/* 16.3: a request that may add a stream to its session, if that has more than one; the session decides. False: no
+ * random bytes. */
+static bool prepare_stream(request_rec *r, const bosh_config_t *conf, bosh_req_t *req,
+                           bosh_opening_t *how)
+{
+    const bosh_upstream_t *u;
+
+    if (conf->limits.max_streams <= 1 || !bosh_body_adds_stream(req)) {
+        return true;
+    }
+    memset(how, 0, sizeof(*how));
+    how->cond = BOSH_COND_IMPROPER_ADDRESSING;
+    how->to = fold_domain(r, req->to);
+    how->owner = child.peer;
+    if (how->to != NULL && (u = choose_server(r, conf, how->to, req->route, &how->cond)) != NULL) {
+        how->cond = BOSH_COND_NONE;
+        how->upstream = (uint16_t)u->row;
+    }
+    req->opening = how;
+    return make_name(r, how->name);
+}
+
 /* 7.1: a session for this request; false: `v` is the answer, no session was made. */
-static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *req,
+static void create(request_rec *r, const bosh_config_t *conf, bosh_req_t *req,
                    const bosh_client_t *who, bosh_holder_t holder, bosh_verdict_t *v)
 {
+    bosh_opening_t first;
     const char *to = fold_domain(r, req->to);
     const bosh_upstream_t *u;
     bosh_cond_t cond;
@@ -336,8 +370,10 @@ static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *
         tell_now(v, BOSH_COND_NONE);
         return;
     }
-    if (apr_generate_random_bytes(sid, sizeof(sid)) != APR_SUCCESS) {
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "BH003: no random bytes for a session id");
+    if (conf->limits.max_streams > 1) {
+        req->opening = &first;
+    }
+    if (!make_name(r, sid) || (req->opening != NULL && !make_name(r, first.name))) {
         tell_now(v, BOSH_COND_INTERNAL_SERVER_ERROR);
         return;
     }
@@ -394,6 +430,7 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
                        bosh_holder_t holder, bosh_verdict_t *v)
 {
     bosh_piece_t pieces[2];
+    bosh_opening_t opening;
     bosh_client_t who;
     bosh_req_t req;
     const char *why = NULL;
@@ -428,6 +465,9 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
         }
     } else if (!(req.has & BOSH_HAS_SID)) {
         create(r, conf, &req, &who, holder, v);
+    } else if (!prepare_stream(r, conf, &req, &opening)) {
+        memset(v, 0, sizeof(*v));
+        v->act = BOSH_DO_BUSY;
     } else {
         bosh_lock(child.lock);
         bosh_session_request(child.lock->arena, bosh_clock_now(), &req, &conf->limits, &who, holder,

@@ -85,6 +85,9 @@ static void scan_sessions(snap_t *snap, bosh_lock_t *lock)
         bosh_ix end = a->h->fresh_session - from > SLICE ? from + SLICE : a->h->fresh_session;
         for (; from < end; from++) {
             bosh_session_t *s = bosh_arena_session(a, from);
+            if (s->root != 0) {
+                continue; /* a further stream of a session */
+            }
             snap->live += s->state == BOSH_ST_LIVE;
             snap->ending += s->state == BOSH_ST_ENDING;
             snap->tomb += s->state == BOSH_ST_TOMB;

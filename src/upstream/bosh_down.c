@@ -15,6 +15,7 @@
 #include "bosh_back.h"
 #include "bosh_bounce.h"
 #include "bosh_dial.h"
+#include "bosh_multi.h"
 #include "bosh_point.h"
 #include "bosh_up.h"
 
@@ -116,7 +117,8 @@ static down_t next_down(bosh_streams_t *ss, bosh_session_t *s, size_t *n)
         return DOWN_BACK;
     }
     /* There may have been no chunk for the CLOSE item, or it was to wait. */
-    return s->link.phase == BOSH_LINK_OPEN && s->state != BOSH_ST_LIVE ? DOWN_CLOSE : DOWN_NOTHING;
+    return s->link.phase == BOSH_LINK_OPEN && bosh_multi_state(s) != BOSH_ST_LIVE ? DOWN_CLOSE
+                                                                                  : DOWN_NOTHING;
 }
 
 /* From here on our header counts as written; what of it was not can be printed again, if it is the usual one.

@@ -23,6 +23,7 @@
 #include "bosh_clock.h"
 #include "bosh_dial.h"
 #include "bosh_down.h"
+#include "bosh_multi.h"
 #include "bosh_secure.h"
 #include "bosh_tls.h"
 #include "bosh_up.h"
@@ -331,7 +332,7 @@ void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
     tick = bosh_session_tick(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
     st->gone = bosh_arena_get(ss->arena, index, serial) == NULL;
     phase = s->link.phase;
-    over = s->state != BOSH_ST_LIVE;
+    over = bosh_multi_state(s) != BOSH_ST_LIVE;
     bosh_stream_unlock(ss);
     if (!st->gone) {
         st->tick_at = tick > ss->now ? tick : ss->now + 1000; /* run() must come to an end */

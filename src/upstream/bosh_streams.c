@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "bosh_clock.h"
+#include "bosh_multi.h"
 #include "bosh_tls.h"
 
 /* ---- the set ---- */
@@ -95,7 +96,7 @@ static uint32_t list_ours(bosh_streams_t *ss, bosh_ix *from, name_t *out, bosh_c
         if (cond != BOSH_COND_COUNT && (s->link.flags & BOSH_LINK_TRANSIT)) {
             continue; /* it goes back to its giver when we go */
         }
-        if (cond != BOSH_COND_COUNT && s->state == BOSH_ST_LIVE) {
+        if (cond != BOSH_COND_COUNT && bosh_multi_state(s) == BOSH_ST_LIVE) {
             bosh_session_end(ss->arena, ss->now, s, cond);
             (*ended)++;
             max = max > 8 ? max - 7 : 1; /* costs more than a look */
@@ -155,7 +156,7 @@ uint32_t bosh_streams_end_bound(bosh_streams_t *ss, bosh_cond_t cond)
         if (s == NULL) {
             continue;
         }
-        if (s->state == BOSH_ST_LIVE) {
+        if (bosh_multi_state(s) == BOSH_ST_LIVE) {
             bosh_session_end(ss->arena, ss->now, s, cond);
             n++;
         }

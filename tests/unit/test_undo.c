@@ -270,7 +270,8 @@ START_TEST(test_undone_twice)
         ck_assert_uint_eq(bosh_arena_repair(A), 0);
         ck_assert(digest_of_all() == before);
         A->h->busy = busy; /* it did not come to the end of the repair */
-        A->undo->session = undo.session;
+        memcpy(A->undo->session, undo.session, sizeof(undo.session));
+        A->undo->records = undo.records;
         A->undo->n = undo.n;
     }
     bosh_arena_repair(A);
