@@ -322,15 +322,14 @@ static bool make_name(request_rec *r, uint8_t name[BOSH_SID_BYTES])
 
 /* 16.3: a request that may add a stream to its session, if that has more than one; the session decides. False: no
  * random bytes. */
-static bool prepare_stream(request_rec *r, const bosh_config_t *conf, bosh_req_t *req,
+static bool prepare_stream(request_rec *r, const bosh_config_t *conf, const bosh_req_t *req,
                            bosh_opening_t *how)
 {
     const bosh_upstream_t *u;
 
-    if (conf->limits.max_streams <= 1 || !bosh_body_adds_stream(req)) {
+    if (req->opening == NULL || !bosh_body_adds_stream(req)) {
         return true;
     }
-    memset(how, 0, sizeof(*how));
     how->cond = BOSH_COND_IMPROPER_ADDRESSING;
     how->to = fold_domain(r, req->to);
     how->owner = child.peer;
@@ -338,15 +337,14 @@ static bool prepare_stream(request_rec *r, const bosh_config_t *conf, bosh_req_t
         how->cond = BOSH_COND_NONE;
         how->upstream = (uint16_t)u->row;
     }
-    req->opening = how;
     return make_name(r, how->name);
 }
 
 /* 7.1: a session for this request; false: `v` is the answer, no session was made. */
-static void create(request_rec *r, const bosh_config_t *conf, bosh_req_t *req,
-                   const bosh_client_t *who, bosh_holder_t holder, bosh_verdict_t *v)
+static void create(request_rec *r, const bosh_config_t *conf, const bosh_req_t *req,
+                   bosh_opening_t *how, const bosh_client_t *who, bosh_holder_t holder,
+                   bosh_verdict_t *v)
 {
-    bosh_opening_t first;
     const char *to = fold_domain(r, req->to);
     const bosh_upstream_t *u;
     bosh_cond_t cond;
@@ -370,10 +368,7 @@ static void create(request_rec *r, const bosh_config_t *conf, bosh_req_t *req,
         tell_now(v, BOSH_COND_NONE);
         return;
     }
-    if (conf->limits.max_streams > 1) {
-        req->opening = &first;
-    }
-    if (!make_name(r, sid) || (req->opening != NULL && !make_name(r, first.name))) {
+    if (!make_name(r, sid) || (req->opening != NULL && !make_name(r, how->name))) {
         tell_now(v, BOSH_COND_INTERNAL_SERVER_ERROR);
         return;
     }
@@ -430,7 +425,7 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
                        bosh_holder_t holder, bosh_verdict_t *v)
 {
     bosh_piece_t pieces[2];
-    bosh_opening_t opening;
+    bosh_opening_t opening = {.cond = BOSH_COND_NONE};
     bosh_client_t who;
     bosh_req_t req;
     const char *why = NULL;
@@ -440,6 +435,7 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
     bosh_access_client(r, conf, &who);
     rv = script ? bosh_script_parse(d->parser, d->buf, d->len, pieces, &req, &why)
                 : bosh_body_parse(d->parser, d->buf, d->len, &req, &why);
+    req.opening = conf->limits.max_streams > 1 ? &opening : NULL;
     /* What cannot be read may be of any version. */
     legacy = rv == APR_SUCCESS && bosh_body_legacy(req.ver_major, req.ver_minor);
     if (rv == APR_SUCCESS && !strings_ok(&req)) {
@@ -464,7 +460,7 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
             bosh_unlock(child.lock);
         }
     } else if (!(req.has & BOSH_HAS_SID)) {
-        create(r, conf, &req, &who, holder, v);
+        create(r, conf, &req, &opening, &who, holder, v);
     } else if (!prepare_stream(r, conf, &req, &opening)) {
         memset(v, 0, sizeof(*v));
         v->act = BOSH_DO_BUSY;
