@@ -191,14 +191,14 @@ valgrind-e2e: $(MODULE) $(LOAD) web ## a selection of them with httpd under valg
 deps: ## installs what building, running and testing need
 	@$(NEED) build run check npm
 
-check: ## all tests: unit, fuzz-replay, lint, e2e; installs what they need
+check: ## all tests: unit, fuzz-replay, lint, e2e, conformance; installs what they need
 	@$(RUN_TESTS) all $(NEED) $(MAKE_COMMAND) --no-print-directory -j$(JOBS)
 
 lint: ## layers, format, sizes, cppcheck, lists that must agree
 	@$(PYTHON) tests/tools/lint.py
 
-conformance: ## rewrites docs/CONFORMANCE.md from the tests
-	@$(PYTHON) tests/tools/conformance.py
+conformance: ## which row of the protocol is proven by which test; rewrites docs/CONFORMANCE.md
+	@$(PYTHON) tests/tools/conformance.py $(if $(STRICT),--strict)
 
 # --- the web page, and running it ----------------------------------------------------------------
 

@@ -15,9 +15,16 @@ import bosh_env
 from bosh_env import Httpd, SLOW
 from client import BoshClient
 from prosody import Prosody
+from record import Record
 from stub import StubServer
 
 bosh_env.raise_file_limit()
+
+
+def pytest_configure(config):
+    if not bosh_env.VALGRIND and not config.option.collectonly:
+        path = bosh_env.ROOT / os.environ.get("BUILD", "build") / "check" / "e2e.json"
+        config.pluginmanager.register(Record(path), "record")
 
 
 @pytest.hookimpl(hookwrapper=True)

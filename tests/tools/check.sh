@@ -6,7 +6,8 @@
 #   check.sh unit PROGRAM...            Check programs
 #   check.sh fuzz-replay PROGRAM...     replay_NAME with the files of tests/fuzz/corpus/NAME
 #   check.sh e2e [ARGUMENT...]          pytest
-#   check.sh all NEED MAKE...           installs what is needed, then makes each of the above and lint
+#   check.sh all NEED MAKE...           installs what is needed, then makes each of the above, lint, and
+#                                       conformance of what the others have recorded in $BUILD/check
 #
 # Each ends with "NAME: N passed, N failed, N skipped", and fails when anything did. A program that
 # crashes, says nothing or tests nothing counts as a failure: silence is never success. The last line of
@@ -44,11 +45,12 @@ how_it_ended() {
 
 # --- Check ---------------------------------------------------------------------------------------
 
-# run_logged DIR PROGRAM: its output, exit status and time go to files in DIR.
+# run_logged DIR PROGRAM RECORD: its output, exit status and time go to files in DIR, results of its tests to RECORD.
 run_logged() {
     local start=$EPOCHREALTIME to
     to=$1/$(tr / _ <<<"$2")
-    timeout -k 5 "$LIMIT" "$2" >"$to.out" 2>&1 </dev/null
+    rm -f "$3" # what a program does not live to record is not known
+    CK_TAP_LOG_FILE_NAME=$3 timeout -k 5 "$LIMIT" "$2" >"$to.out" 2>&1 </dev/null
     echo $? "$(since "$start")" >"$to.end"
 }
 
@@ -58,12 +60,13 @@ unit() {
         echo "no unit tests found in tests/unit" >&2
         failed=1
     fi
+    mkdir -p "$BUILD/check/unit" || exit 1
     dir=$(mktemp -d) || exit 1 # no local: the trap runs at the end of the script
     trap 'rm -rf "$dir"' EXIT
     # Those of upstream, which come last, mostly wait: they begin, and more than one run on a processor.
     for ((i = $#; i > 0; i--)); do
         [ "$(jobs -rp | wc -l)" -lt $((3 * $(nproc))) ] || wait -n
-        run_logged "$dir" "${!i}" 2>/dev/null &
+        run_logged "$dir" "${!i}" "$BUILD/check/unit/${!i##*/}.tap" 2>/dev/null &
     done
     wait
     for program; do
@@ -200,7 +203,8 @@ all() {
         return 1
     fi
     mkdir -p "$BUILD/check" || return
-    for step in unit fuzz-replay lint e2e; do
+    export STRICT=1 # conformance: all that is claimed must have run here
+    for step in unit fuzz-replay lint e2e conformance; do
         start=$EPOCHREALTIME
         printf -- '--- %s ---\n' "$step"
         log=$BUILD/check/$step.log

@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/CONFORMANCE.md: every row of the protocol checklist with its state.
+"""Which row of the protocol checklist is proven by which test, and whether that test ran and passed.
 
-    conformance.py            prints the table and the counts, rewrites the document
-    conformance.py --check    fails, and changes nothing, when the document is stale or an id is wrong
+    conformance.py            writes docs/CONFORMANCE.md, adds rows that have got a test to done.txt, prints row,
+                              state, result and tests, and the counts. Results are those on hand in
+                              BUILD/check from the last runs; a test that has none, or has been changed
+                              since, is shown as such and is no fault.
+    conformance.py --strict   the last step of `make check`: every test that a row claims must have run there and
+                              passed. A test that was skipped has not. Writes nothing.
+    conformance.py --check    for lint: fails when document or done.txt are stale or an id is wrong. Writes nothing.
 
-What it reads: rows.tsv (the checklist), done.txt (rows implemented without a test), and the tests. A test
-names the rows it covers in one of these ways:
+What it reads: rows.tsv (the checklist), done.txt (the rows that are done; they may not lose their test, so
+once all rows are in it, none may be without), the tests, and the results. A test names the rows it covers in
+one of these ways:
 
     START_TEST(test_B_165_...)                 in C and in Python, an id within the name
     /* rows: B-165 B-166 */                    before the test or in it; in Python: # rows: B-165
@@ -16,6 +22,8 @@ A test that is always skipped, or is expected to fail, covers nothing.
 """
 
 import ast
+import json
+import os
 import re
 import sys
 from collections import Counter
@@ -23,26 +31,37 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = "docs/CONFORMANCE.md"
-STATES = ("done and tested", "done", "not yet")
+DONE = "tests/tools/done.txt"
+STATES = ("done and tested", "not yet")
 SHOWN = 3  # tests named in a row; the rest is counted
 
 ID = re.compile(r"\b[A-Z]-\d{2,3}\b")
 IN_NAME = re.compile(r"(?<![A-Za-z0-9])([BSX]_\d{3}|R_\d{2})(?![A-Za-z0-9])", re.IGNORECASE)
 COMMENT = re.compile(r"\brows?:((?:[\s,*]*[A-Z]-\d{2,3}\b)+)")
 TEST_START = re.compile(r"\bSTART_TEST\s*\(\s*(\w+)")
+TAP = re.compile(r"^(ok|not ok) \d+ - [^:]*:[^:]*:(\w+):")
 
 HEAD = """# Conformance
 
-<!-- Written by `make conformance` from tests/tools/rows.tsv, tests/tools/done.txt and the tests. -->
+<!-- Written by `make conformance` from tests/tools/rows.tsv and the tests. -->
 
 What mod_bosh does of the protocol, row by row: B rows are XEP-0124, X rows XEP-0206, S rows XEP-0252
 (script syntax), R rows the project's own rulings where those are silent or contradict themselves. *Level* is
 the word of the specification (REC: it says nothing, and this is what mod_bosh does); *what holds* is the
 behavior of a manager that conforms.
 
-- **done and tested**: implemented, and the tests named fail when it breaks;
-- **done**: implemented, without a test of its own;
-- **not yet**: neither is claimed.
+- **done and tested**: implemented, and the tests named fail when it breaks; `make check` fails unless each of them
+  ran and passed;
+- **not yet**: not claimed.
+
+Where mod_bosh departs from the letter:
+
+- S-013: `content` of a session in script syntax does not become the Content-Type when it names an XML type. XEP-0252 2.3
+  leaves open what is sent to a client with `content`, and its own example answers `content='text/xml; charset=utf-8'`
+  with `text/javascript`. The answer is no XML, and no browser runs a script that is labeled so together with
+  `X-Content-Type-Options: nosniff`, which B-020 wants.
+- S-002: what came in the wrong syntax is answered in the syntax of its own request, not of the session: else the client
+  could not read why.
 """
 
 
@@ -70,11 +89,20 @@ def read_rows(root):
 
 
 def read_done(root):
-    path = root / "tests/tools/done.txt"
+    path = root / DONE
     if not path.exists():
         return []
     lines = (line.split("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines())
     return [words[0] for words in lines if words]
+
+
+def write_done(root, table):
+    """The comments at its top, then the rows in the order of rows.tsv. Adds what has a test, takes nothing out."""
+    path, kept = root / DONE, set(read_done(root))
+    top = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")] if path.exists() else []
+    rows = [entry[0] for entry in table if entry[0] in kept or entry[5]]
+    rows += sorted(kept - set(rows))  # wrong ones, which are reported
+    path.write_text("\n".join(top + rows) + "\n", encoding="utf-8")
 
 
 def in_name(name):
@@ -97,6 +125,8 @@ def scan_c(path, label, found):
             test = f"{label}: {value}"
             found.add(in_name(value) + pending, test)
             pending = []
+            if len(re.findall(rf"\b{value}\b", text)) < 2:
+                found.errors.append(f"{test} is in no suite: it never runs")
         elif kind == "end":
             test = None
         elif test:
@@ -175,6 +205,70 @@ def scan(root=ROOT):
     return found
 
 
+# --- results -------------------------------------------------------------------------------------
+
+class Results:
+    """What became of the tests: of(test) is passed, failed, skipped, part (only some of its cases ran), or none.
+
+    Unit tests: Check's own record in unit/PROGRAM.tap, one for each program. End-to-end tests: e2e.json, written by
+    tests/e2e/conftest.py. A record that is older than the file of its test says nothing about it.
+    """
+
+    def __init__(self, root=ROOT, build=None):
+        build = Path(build or os.environ.get("BUILD") or "build")
+        self.records = {}
+        directory = root / build / "check"
+        sources = {path.name: path for pattern in ("tests/unit/**/*.c", "tests/e2e/*.py") for path in root.glob(pattern)}
+        for path in sorted(directory.glob("unit/*.tap")):
+            source = sources.get(path.stem + ".c")
+            if source and path.stat().st_mtime >= source.stat().st_mtime:
+                self.read_tap(source.name, path)
+        if (directory / "e2e.json").exists():
+            self.read_e2e(json.loads((directory / "e2e.json").read_text(encoding="utf-8")), sources)
+
+    def read_tap(self, name, path):
+        """A test in a loop has a line for each round."""
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            m = TAP.match(line)
+            if m:
+                key = f"{name}: {m.group(2)}"
+                passed = m.group(1) == "ok" and self.records.get(key, "passed") == "passed"
+                self.records[key] = "passed" if passed else "failed"
+
+    def read_e2e(self, files, sources):
+        for name, tests in files.items():
+            changed = sources[name].stat().st_mtime if name in sources else float("inf")
+            for test, (outcome, at) in tests.items():
+                if at >= changed:
+                    self.records[f"{name}: {test}"] = outcome
+
+    def of(self, test):
+        return self.records.get(test, "none")
+
+
+WORST = ("failed", "skipped", "part", "none", "passed")
+
+
+def result_of(tests, results):
+    """The worst one of a row; '' for a row without tests."""
+    return min((results.of(test) for test in tests), key=WORST.index, default="")
+
+
+def faults(table, results, strict):
+    """Claims that the results do not bear out. Not strict: what has no result is no fault."""
+    said = {"failed": "failed", "skipped": "was skipped, which proves nothing", "part": "ran with some of its cases only",
+            "none": "did not run"}
+    bad = ("failed", "skipped", "part", "none") if strict else ("failed", "skipped")
+    claims = {}
+    for row, _, _, _, _, tests in table:
+        for test in tests:
+            if results.of(test) in bad:
+                claims.setdefault(test, []).append(row)
+    return [f"{test} {said[results.of(test)]}: it is to prove {' '.join(rows)}" for test, rows in sorted(claims.items())]
+
+
+# --- the table -----------------------------------------------------------------------------------
+
 def evaluate(root=ROOT):
     """([(row, section, level, text, state, [tests])], [errors])"""
     rows, done, found = read_rows(root), read_done(root), scan(root)
@@ -187,14 +281,13 @@ def evaluate(root=ROOT):
             errors.append(f"{found.tests[row][0]}: there is no row {row} in tests/tools/rows.tsv")
     for row in done:
         if row not in known:
-            errors.append(f"tests/tools/done.txt: there is no row {row} in tests/tools/rows.tsv")
-        elif row in found.tests:
-            errors.append(f"tests/tools/done.txt: {row} has a test now ({found.tests[row][0]}): take it out")
+            errors.append(f"{DONE}: there is no row {row} in tests/tools/rows.tsv")
+        elif row not in found.tests:
+            errors.append(f"{DONE}: {row} is done, and no test covers it (any more)")
     table = []
     for row, section, level, text in rows:
         tests = found.tests.get(row, [])
-        state = STATES[0] if tests else STATES[1] if row in done else STATES[2]
-        table.append((row, section, level, text, state, tests))
+        table.append((row, section, level, text, STATES[0] if tests else STATES[1], tests))
     return table, errors
 
 
@@ -205,7 +298,7 @@ def counts(table):
 
 def document(table):
     out = [HEAD, "", f"{counts(table)}.", ""]
-    out += ["| Chapter | " + " | ".join(STATES) + " | rows |", "|---|" + "---:|" * 4]
+    out += ["| Chapter | " + " | ".join(STATES) + " | rows |", "|---|" + "---:|" * (len(STATES) + 1)]
     for section in dict.fromkeys(entry[1] for entry in table):
         part = Counter(entry[4] for entry in table if entry[1] == section)
         cells = " | ".join(str(part[state]) for state in STATES)
@@ -220,32 +313,55 @@ def document(table):
 
 
 def problems(root=ROOT):
-    """What lint reports: wrong ids, a stale document."""
+    """What lint reports: wrong ids, rows that have lost their test, stale lists."""
     table, errors = evaluate(root)
+    done = set(read_done(root))
     path = root / DOCUMENT
+    errors += [f"{DONE}: {entry[0]} has a test and is not there; run: make conformance"
+               for entry in table if entry[5] and entry[0] not in done]
     if not path.exists() or path.read_text(encoding="utf-8") != document(table):
         errors.append(f"{DOCUMENT}: stale; run: make conformance")
     return errors
 
 
-def main():
-    if sys.argv[1:] == ["--check"]:
-        errors = problems()
-    elif sys.argv[1:]:
+def report(table, results, every=True):
+    """The lines of the table: all rows, or those that are not proven."""
+    out = []
+    for row, _, _, text, state, tests in table:
+        result = result_of(tests, results)
+        if every or result != "passed":
+            shown = ", ".join(tests) or text
+            out.append(f"{row:6} {state:16} {result:8} {shown}")
+    proven = sum(result_of(entry[5], results) == "passed" for entry in table)
+    untested = sum(not entry[5] for entry in table)
+    waiting = len(table) - proven - untested
+    out.append(f"conformance: {proven} rows proven by tests that passed, {waiting} by tests without such a result, "
+               f"{untested} without a test; {len(table)} rows")
+    return out
+
+
+def main(arguments, root=ROOT, build=None):
+    if arguments not in ([], ["--check"], ["--strict"]):
         print(__doc__, file=sys.stderr)
         return 2
+    if arguments == ["--check"]:
+        errors = problems(root)
     else:
-        table, errors = evaluate()
-        path = ROOT / DOCUMENT
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(document(table), encoding="utf-8")
-        for row, _, level, text, state, tests in table:
-            print(f"{row:6} {state:16} {level:16} {text}" + (f"  [{len(tests)}]" if tests else ""))
-        print(f"conformance: {counts(table)}")
+        strict, results = bool(arguments), Results(root, build)
+        if not strict:
+            table, _ = evaluate(root)
+            write_done(root, table)
+            (root / DOCUMENT).parent.mkdir(exist_ok=True)
+            (root / DOCUMENT).write_text(document(table), encoding="utf-8")
+        table, errors = evaluate(root)
+        errors += faults(table, results, strict)
+        print("\n".join(report(table, results, every=not strict)))
+        if strict:  # the form in which `make check` counts
+            print(f"conformance: {0 if errors else 1} passed, {len(errors)} failed, 0 skipped")
     for error in errors:
         print(f"conformance: {error}", file=sys.stderr)
     return 1 if errors else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
