@@ -252,6 +252,7 @@ def test_B_019_too_large_a_body_gets_413_and_the_session_lives(client, stub):
     room = LIMIT - len(session.body(1001, small)) + 1
     text = "y" * room
     assert len(session.body(1001, X.message(text))) == LIMIT
+    assert session.send(1001, X.message(text + "y"), check=False).raw().status == 413  # one byte too many
     assert session.send(1001, X.message(text)).answer().texts() == [text]
     assert upstream.bodies() == [text]
 

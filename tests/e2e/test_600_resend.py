@@ -92,7 +92,7 @@ def test_B_164_a_repeat_with_another_payload(client, stub):
 
 @pytest.mark.valgrind
 @pytest.mark.parametrize("payload", ["", X.message("once")], ids=["empty", "message"])
-@pytest.mark.rows("B-165", "B-166", "B-167", "B-314", "B-315")
+@pytest.mark.rows("B-112", "B-165", "B-166", "B-167", "B-314", "B-315")
 def test_B_165_B_166_B_167_a_repeat_of_an_unanswered_rid(client, stub, payload):
     session, upstream = client.start(stub)
     old = session.send(1001, payload).held()

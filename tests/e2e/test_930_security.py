@@ -165,7 +165,7 @@ def test_B_367_a_thousand_creations(httpd, stub):
     client.close()
 
 
-@pytest.mark.rows("B-367")
+@pytest.mark.rows("B-013", "B-367")  # a stored condition that was an HTTP code once
 def test_B_367_time_to_log_in(httpd, stub):
     server = httpd(children=1, upstreams=[stub.upstream()], directives="BoshLoginTimeout 2\n")
     client = server.client()

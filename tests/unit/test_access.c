@@ -83,7 +83,7 @@ END_TEST
 /* rows: B-314 B-315 */
 START_TEST(test_B_314_an_error_ends_nothing)
 {
-    int old, again;
+    int old, again, behind;
 
     open_session("");
     old = req(1001, "", M("1"));
@@ -93,6 +93,13 @@ START_TEST(test_B_314_an_error_ends_nothing)
     server("<message xmlns='jabber:client'/>");
     ck_assert(contains(again, "<message"));
     ck_assert(held(req(1002, "", "")));
+    behind = req(1004, "", M("4"));
+    pass(11 * SEC); /* nobody has sent 1003 */
+    ck_assert(is_error(behind));
+    again = req(1003, "", M("3"));
+    ck_assert(held(again) || is_empty(again));
+    ck_assert_str_eq(sent(), M("3") M("4"));
+    ck_assert(held(req(1005, "", "")));
 }
 END_TEST
 

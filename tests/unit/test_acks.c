@@ -131,18 +131,22 @@ END_TEST
 
 START_TEST(test_B_182_an_answer_nobody_fetched)
 {
-    int d;
+    int b, c, d;
 
     open_session("ack='1'");
     E->lazy = true;
-    req(1001, "ack='1000'", "");
-    req(1002, "ack='1000'", ""); /* 1001 has its answer, and its holder is slow */
+    b = req(1001, "ack='1000'", "");
+    c = req(1002, "ack='1000'", ""); /* 1001 has its answer, and its holder is slow */
     pass(SEC);
     d = req(1003, "ack='1000'", "");
     ck_assert(held(d));
     ck_assert(!(session()->flags & BOSH_SESS_REPORT));
     E->lazy = false;
     settle();
+    ck_assert(is_empty(b) && is_empty(c) && held(d));
+    server(M("next"));
+    ck_assert(contains(d, "next"));
+    ck_assert(!contains(b, "report=") && !contains(c, "report=") && !contains(d, "report="));
 }
 END_TEST
 

@@ -657,6 +657,11 @@ START_TEST(test_B_180_an_answer_lost_with_its_connection)
     ck_assert_uint_eq(session()->link.up.items, 1); /* rows: B-126 R-04: not burned */
     b = req(1001, "", "");
     ck_assert(contains(b, "kept"));
+    a = req(1002, "", "");
+    server(M("written"));
+    ck_assert(contains(a, "written")); /* into a connection that is dead without anybody knowing */
+    b = req(1002, "", "");
+    ck_assert(contains(b, "written"));
 }
 END_TEST
 
@@ -734,6 +739,7 @@ START_TEST(test_B_174_a_client_that_never_acknowledges)
 }
 END_TEST
 
+/* Nothing of what is kept is let go for them: neither now nor when the next answer looks for room. */
 START_TEST(test_B_175_impossible_acks)
 {
     int c;
@@ -743,7 +749,25 @@ START_TEST(test_B_175_impossible_acks)
     ck_assert(held(c));
     server(M("x"));
     ck_assert(contains(c, ">x<"));
+    req(1002, "ack='99999'", "");
+    req(1003, "ack='1003'", ""); /* its own */
+    server(M("y"));
     ck_assert(contains(req(1001, "", ""), ">x<"));
+    ck_assert(contains(req(1003, "", ""), ">y<"));
+}
+END_TEST
+
+START_TEST(test_B_175_an_ack_of_what_is_not_answered)
+{
+    int c;
+
+    open_session("ack='1'");
+    c = req(1001, "ack='1000'", "");
+    req(1002, "ack='1001'", M("z")); /* 1001 is answered because of this one, and not before */
+    ck_assert(is_empty(c));
+    server(M("y"));
+    ck_assert(is_empty(req(1001, "", "")));
+    ck_assert_uint_eq(session()->state, BOSH_ST_LIVE);
 }
 END_TEST
 
@@ -783,6 +807,7 @@ START_TEST(test_B_200_inactivity)
     pass(16 * SEC);
     ck_assert_ptr_null(session());
     ck_assert_uint_eq(E->a.h->nsessions, 0);
+    ck_assert(is_terminate(req(1002, "", ""), "item-not-found")); /* rows: B-201, for ever */
 }
 END_TEST
 
@@ -1357,6 +1382,7 @@ int main(void)
         test_B_173_a_missing_ack_acknowledges,
         test_B_174_a_client_that_never_acknowledges,
         test_B_175_impossible_acks,
+        test_B_175_an_ack_of_what_is_not_answered,
         test_B_178_ack_names_only_news,
         test_B_200_inactivity,
         test_B_202_no_inactivity_while_held,
