@@ -57,7 +57,7 @@ bosh_cppflags = $(apxs_cppflags) $(FORTIFY) -Iinclude $(patsubst -I%,-isystem %,
 bosh_cflags = $(apxs_cflags) -std=gnu99 $(WARN) -fPIC -fvisibility=hidden $(SAN) $(CFLAGS)
 httpd_include = -isystem $(apxs_include)
 # What the module links, beyond what httpd brings (APR).
-LIBS := -lexpat -lssl -lcrypto -lz
+LIBS := -lexpat -lssl -lcrypto -lz -lcares -lidn2 -lresolv
 LINK := -Wl,-z,relro -Wl,-z,now -Wl,--as-needed
 
 # --- the module ----------------------------------------------------------------------------------

@@ -256,9 +256,9 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         return OK; /* the trial pass; another follows */
     }
     bosh_config_fill(s);
-    rv = bosh_upstream_resolve(pconf, s);
+    rv = bosh_upstream_number(pconf, s);
     if (rv != APR_SUCCESS) {
-        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "BH006: too many BoshUpstream lines");
+        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "BH006: too many BoshUpstream targets");
         return HTTP_INTERNAL_SERVER_ERROR;
     }
     bosh_sizes_of(s, &sizes);
@@ -360,6 +360,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     cfg.wakers = retained->wakers;
     cfg.limits = &bosh_config_of(s)->limits;
     cfg.targets = bosh_upstream_targets(&cfg.ntargets);
+    cfg.resolver = bosh_upstream_resolvers();
     cfg.max_stanza = (size_t)global->max_stanza;
     cfg.generation = (uint32_t)generation;
     cfg.escrow = global->escrow != 0;

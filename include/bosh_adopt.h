@@ -25,9 +25,7 @@ void bosh_adopt_orphans(bosh_streams_t *ss);
  * until the record says so. */
 bosh_stream_t *bosh_adopt_wrap(bosh_streams_t *ss, bosh_ix index, uint32_t serial, int fd);
 
-/* Makes a wrapped stream ours: what its last owner knew follows from the record. `address`: which of the
- * target's addresses it is connecting to. Lock held. */
-void bosh_adopt_derive(bosh_streams_t *ss, bosh_stream_t *st, const bosh_session_t *s,
-                       uint32_t address);
+/* Makes a wrapped stream ours: what its last owner knew follows from the record. Lock held. */
+void bosh_adopt_derive(bosh_stream_t *st, const bosh_session_t *s);
 
 #endif

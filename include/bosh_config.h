@@ -17,6 +17,7 @@ extern module AP_MODULE_DECLARE_DATA bosh_module;
 /* What a virtual host says; -1 is "not said". */
 typedef struct bosh_config_t {
     apr_array_header_t *upstreams; /* bosh_upstream_t *: bosh_upstream.h */
+    apr_array_header_t *domains;   /* const char *: what BoshUpstream * serves. NULL: not said */
     apr_array_header_t *origins;   /* const char *; "*" alone: any. NULL: not said */
     int max_wait, max_hold, max_requests, max_streams;
     int inactivity, polling, maxpause, keys;

@@ -11,6 +11,8 @@
 #ifndef BOSH_CONN_H
 #define BOSH_CONN_H
 
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <apr_network_io.h>
@@ -28,6 +30,16 @@ typedef enum bosh_conn_state_t {
 #define BOSH_CONN_WRITE 0x2u
 
 struct bosh_conn_ops_t;
+
+/* Where a server listens, with its port. */
+typedef struct bosh_addr_t {
+    socklen_t len;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } sa;
+} bosh_addr_t;
 
 /* The apr_socket_t objects of one loop, in use or spare. */
 typedef struct bosh_sockets_t bosh_sockets_t;
@@ -70,12 +82,12 @@ extern const bosh_conn_ops_t bosh_conn_plain;
 void bosh_conn_init(bosh_conn_t *c);
 
 /*
- * Starts to connect a plain connection to `sa`, or to the unix socket `path` when that is not NULL. State
+ * Starts to connect a plain connection to `to`, or to the unix socket `path` when that is not NULL. State
  * becomes UP or CONNECTING (poll for wants(c, 0), then establish). On failure the state is NONE; APR_EAGAIN
  * means that the server's backlog is full (unix sockets only): try again in a moment. The socket is
  * CLOEXEC, non-blocking, without Nagle's delay and with keep-alive probes.
  */
-apr_status_t bosh_conn_open(bosh_conn_t *c, bosh_sockets_t *home, const apr_sockaddr_t *sa,
+apr_status_t bosh_conn_open(bosh_conn_t *c, bosh_sockets_t *home, const bosh_addr_t *to,
                             const char *path);
 
 /* Takes a descriptor that is connected (UP) or being connected (CONNECTING) already; closes it on failure. */
@@ -89,6 +101,6 @@ void bosh_conn_close(bosh_conn_t *c);
 void bosh_conn_drop(bosh_conn_t *c);
 
 /* Prints the address for the log: "192.0.2.1:5222", "[2001:db8::1]:5222", "unix:/path". */
-void bosh_conn_describe(const apr_sockaddr_t *sa, const char *path, char *dst, size_t size);
+void bosh_conn_describe(const bosh_addr_t *addr, const char *path, char *dst, size_t size);
 
 #endif

@@ -38,11 +38,15 @@ typedef enum bosh_parent_t {
     BOSH_PARENT_STOPS /* no child comes after those there are */
 } bosh_parent_t;
 
-/* One BoshUpstream line, resolved. A session's link.upstream is the row in cfg.targets. */
+/* One target of a BoshUpstream line: srv, or a path, or a host. A session's link.upstream is a row in cfg.targets. */
 typedef struct bosh_target_t {
-    const char *domain;            /* as configured, for the log */
-    const apr_sockaddr_t *addrs;   /* tried in this order (by `next`); NULL with path */
-    const char *path;              /* a unix socket, or NULL */
+    const char *domain;          /* as A-labels; "*": any domain that no other row has */
+    bool more;                   /* the next row is of the same domain: tried when this one fails */
+    bool srv;                    /* where the server is, the domain's SRV records say */
+    const char *path;            /* a unix socket, or NULL */
+    const char *host;            /* to be looked up, and the port; NULL when there are: */
+    const apr_sockaddr_t *addrs; /* addresses, by `next` */
+    apr_port_t port;
     apr_interval_time_t timeout;   /* from the creation of the session to the stream features */
     apr_interval_time_t keepalive; /* a space after this time without a word of ours; 0: never */
     const bosh_limits_t *limits;   /* of the virtual host; NULL: cfg.limits */
@@ -56,6 +60,7 @@ typedef struct bosh_loop_cfg_t {
     bosh_wakers_t *wakers; /* eventfds of all peers, made by the parent, non-blocking */
     const bosh_limits_t *limits;
     const bosh_target_t *targets;
+    const char *resolver; /* name servers, "address[:port],..."; NULL: the system's */
     size_t ntargets;
     size_t max_stanza;   /* bytes of one element from the server; below limits->queue_size */
     uint32_t generation; /* httpd's */

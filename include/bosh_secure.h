@@ -32,6 +32,9 @@ void bosh_secure_event(bosh_streams_t *ss, bosh_stream_t *st, uint32_t events);
 /* The connection is gone: forgets what was said. */
 void bosh_secure_reset(bosh_streams_t *ss, bosh_stream_t *st);
 
+/* We have said a header that the arena does not know of. */
+bool bosh_secure_in_the_clear(const bosh_stream_t *st);
+
 /* What we were waiting for, for the log; NULL: none of this. */
 const char *bosh_secure_step(const bosh_stream_t *st);
 

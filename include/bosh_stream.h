@@ -15,7 +15,9 @@
 
 #include "bosh_conn.h"
 #include "bosh_escrow.h"
+#include "bosh_breaker.h"
 #include "bosh_loop.h"
+#include "bosh_resolve.h"
 #include "bosh_split.h"
 #include "bosh_timer.h"
 
@@ -37,15 +39,15 @@ typedef struct bosh_stream_t {
     bosh_ix index;
     uint32_t serial;
     bosh_conn_t conn;
-    const bosh_target_t *target;
-    const apr_sockaddr_t *addr; /* being tried, or connected to */
-    apr_time_t tick_at;         /* bosh_session_tick() */
-    apr_time_t link_at;         /* copy of link.deadline; BOSH_NEVER */
-    apr_time_t attempt_at;      /* this address has had its share of the time */
-    apr_time_t quiet_at;        /* OPEN: a keep-alive may be due */
-    uint32_t polled;            /* events registered with epoll, if `registered` */
-    uint8_t phase;              /* copy of link.phase as of the last lock section */
-    uint8_t secure;             /* bosh_secure_t */
+    const bosh_target_t *target; /* the one that is tried, or connected to */
+    struct bosh_dial_t *dial; /* until the stream is open; NULL: taken over from another process */
+    apr_time_t tick_at;       /* bosh_session_tick() */
+    apr_time_t link_at;       /* copy of link.deadline; BOSH_NEVER */
+    apr_time_t attempt_at;    /* dialing has something to do */
+    apr_time_t quiet_at;      /* OPEN: a keep-alive may be due */
+    uint32_t polled;          /* events registered with epoll, if `registered` */
+    uint8_t phase;            /* copy of link.phase as of the last lock section */
+    uint8_t secure;           /* bosh_secure_t */
     bool registered;
     bool hup; /* the connection broke while we were not reading: not polled until we read again */
     bool stalled;      /* not reading: the client is slow */
@@ -94,6 +96,8 @@ typedef struct bosh_streams_t {
     uint32_t ntable;
     bosh_timers_t timers;
     bosh_sockets_t *sockets;
+    bosh_resolver_t *resolver;
+    bosh_breaker_t *breaker;
     bosh_escrow_t escrow;
     bosh_splitter_t *spare[BOSH_SPARE_SPLITTERS];
     unsigned nspare;
@@ -117,6 +121,9 @@ void bosh_streams_destroy(bosh_streams_t *ss);
 
 /* A hint that this session wants a look: mail, or its timer. Does whatever its record asks for. */
 void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial);
+
+/* Names that streams wait for have been looked up: they go on. */
+void bosh_streams_resolved(bosh_streams_t *ss);
 
 /* epoll says so about the stream registered as BOSH_STREAM_TAG. */
 void bosh_stream_event(bosh_streams_t *ss, bosh_ix index, uint32_t serial, uint32_t events);

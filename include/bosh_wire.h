@@ -16,7 +16,6 @@
 typedef struct bosh_entry_t {
     uint32_t index, serial; /* the session */
     uint32_t transfer;
-    uint32_t address; /* CONNECT: which of the target's addresses it is connecting to */
 } bosh_entry_t;
 
 typedef struct bosh_message_t {

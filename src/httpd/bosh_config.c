@@ -89,6 +89,7 @@ void *bosh_config_merge(apr_pool_t *p, void *base, void *add)
     MERGE(script);
 #undef MERGE
     c->require_tls = a->require_tls != NULL ? a->require_tls : b->require_tls;
+    c->domains = a->domains != NULL ? a->domains : b->domains;
     c->origins = a->origins != NULL ? a->origins : b->origins;
     /* A host's own lines first: they win over the main server's for the same domain. */
     c->upstreams = apr_array_append(p, a->upstreams, b->upstreams);
@@ -312,6 +313,8 @@ static int check_script(server_rec *main_server)
 
 int bosh_config_check(server_rec *main_server)
 {
+    int rv;
+
     if (global.max_stanza > global.queue_size) {
         ap_log_error(
             APLOG_MARK, APLOG_STARTUP | APLOG_CRIT, 0, main_server,
@@ -320,7 +323,8 @@ int bosh_config_check(server_rec *main_server)
             global.max_stanza, global.queue_size);
         return HTTP_INTERNAL_SERVER_ERROR;
     }
-    return check_script(main_server);
+    rv = check_script(main_server);
+    return rv == OK ? bosh_upstream_check(main_server) : rv;
 }
 
 static int or_default(int value, int fallback)
@@ -410,7 +414,12 @@ static const int_rule_t max_sessions_rule = {SERVER(max_sessions), 1, 4 * 1024 *
 
 const command_rec bosh_config_directives[] = {
     AP_INIT_TAKE_ARGV("BoshUpstream", bosh_upstream_add, NULL, RSRC_CONF,
-                      "an XMPP domain, its server as host:port or unix:/path, and key=value words"),
+                      "an XMPP domain or *, its servers as srv, host:port or unix:/path, and "
+                      "key=value words"),
+    AP_INIT_ITERATE("BoshAllowDomain", bosh_upstream_allow, NULL, RSRC_CONF,
+                    "domains that BoshUpstream * serves: names, *.names for what is below, or *"),
+    AP_INIT_ITERATE("BoshResolver", bosh_upstream_add_resolver, NULL, RSRC_CONF,
+                    "name servers to be asked instead of the system's, as address[:port]"),
     SECONDS("BoshMaxWait", max_wait_rule, "longest time a request is held"),
     NUMBER("BoshMaxHold", max_hold_rule, "most requests of a session held at once"),
     NUMBER("BoshMaxStreams", max_streams_rule, "most XMPP streams in one session, 1 to 8"),

@@ -298,12 +298,9 @@ static const bosh_upstream_t *choose_server(request_rec *r, const bosh_config_t 
         *cond = BOSH_COND_BAD_REQUEST;
         return NULL;
     }
-    for (int i = 0; i < conf->upstreams->nelts; i++) {
-        u = APR_ARRAY_IDX(conf->upstreams, i, const bosh_upstream_t *);
-        if (u->host != NULL && u->port == port && strlen(u->host) == host.n &&
-            ap_cstr_casecmpn(u->host, host.p, host.n) == 0) {
-            return u;
-        }
+    u = bosh_upstream_at(conf, host.p, host.n, port);
+    if (u != NULL) {
+        return u;
     }
     ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "no BoshUpstream line has the target of route '%s'",
                   ap_escape_logitem(r->pool, route));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * BoshUpstream: DOMAIN TARGET and key=value words. Runs in the parent, in one thread, at configuration time;
+ * BoshUpstream: DOMAIN TARGET... and key=value words; BoshAllowDomain and BoshResolver. Runs in the parent, in one thread, at configuration time;
  * afterwards everything here is read-only.
  *
  * Invariant: each distinct set of TLS options has one context, however many lines share it.
@@ -9,7 +9,11 @@
 
 #include <apr_lib.h>
 #include <apr_strings.h>
+#include <arpa/inet.h>
 #include <http_log.h>
+#include <netdb.h>
+
+#include "bosh_idna.h"
 
 APLOG_USE_MODULE(bosh);
 
@@ -24,24 +28,28 @@ typedef struct context_t {
 
 static apr_array_header_t *targets;  /* bosh_target_t */
 static apr_array_header_t *contexts; /* context_t */
+static const char *resolvers;
 
 void bosh_upstream_reset(void)
 {
     targets = contexts = NULL;
+    resolvers = NULL;
 }
 
 /* ---- where ---- */
 
 static const char *parse_domain(cmd_parms *cmd, bosh_upstream_t *u, const char *arg)
 {
-    char *domain = apr_pstrdup(cmd->pool, arg);
+    char domain[BOSH_MAX_DOMAIN + 1];
 
-    ap_str_tolower(domain);
-    u->domain = domain;
-    if (domain[0] == '\0' || strlen(domain) > BOSH_MAX_DOMAIN || ap_strchr_c(domain, '@') != NULL ||
-        ap_strchr_c(domain, '/') != NULL || ap_strchr_c(domain, '*') != NULL) {
+    if (strcmp(arg, "*") == 0) {
+        u->domain = "*";
+        return NULL;
+    }
+    if (!bosh_idna_ascii(arg, domain) || strpbrk(domain, "@/* =") != NULL) {
         return apr_psprintf(cmd->pool, "BoshUpstream: '%s' is not an XMPP domain", arg);
     }
+    u->domain = apr_pstrdup(cmd->pool, domain);
     return NULL;
 }
 
@@ -57,18 +65,15 @@ static const char *parse_target(cmd_parms *cmd, bosh_upstream_t *u)
         }
         return NULL;
     }
-    if (strcmp(u->target, "srv") == 0) {
-        return apr_psprintf(
-            cmd->pool,
-            "BoshUpstream %s: finding the server by SRV records is not available in "
-            "mod_bosh " BOSH_VERSION "; write host:port",
-            u->domain);
+    if (ap_cstr_casecmp(u->target, "srv") == 0) {
+        u->srv = true;
+        return NULL;
     }
     if (apr_parse_addr_port(&host, &scope, &u->port, u->target, cmd->pool) != APR_SUCCESS ||
         host == NULL || u->port == 0 || scope != NULL) {
         return apr_psprintf(
             cmd->pool,
-            "BoshUpstream %s: the target is host:port, [v6address]:port or unix:/path, "
+            "BoshUpstream %s: a target is srv, host:port, [v6address]:port or unix:/path, "
             "not '%s'",
             u->domain, u->target);
     }
@@ -78,8 +83,9 @@ static const char *parse_target(cmd_parms *cmd, bosh_upstream_t *u)
 
 static bool is_here(const bosh_upstream_t *u)
 {
-    return u->host == NULL || ap_cstr_casecmp(u->host, "localhost") == 0 ||
-           strcmp(u->host, "::1") == 0 || strncmp(u->host, "127.", 4) == 0;
+    return u->path != NULL ||
+           (u->host != NULL && (ap_cstr_casecmp(u->host, "localhost") == 0 ||
+                                strcmp(u->host, "::1") == 0 || strncmp(u->host, "127.", 4) == 0));
 }
 
 /* ---- how ---- */
@@ -265,92 +271,211 @@ static const char *find_context(cmd_parms *cmd, bosh_upstream_t *u)
     return NULL;
 }
 
+/* Not a target, of which only unix:/path may have a '=' in it, and only srv has no ':'. */
+static bool is_word(const char *arg)
+{
+    if (strncmp(arg, "unix:", 5) == 0 || ap_cstr_casecmp(arg, "srv") == 0) {
+        return false;
+    }
+    return ap_strchr_c(arg, '=') != NULL || ap_strchr_c(arg, ':') == NULL;
+}
+
+/* One target with what the line says. */
+static const char *add_target(cmd_parms *cmd, const bosh_upstream_t *line, const char *target,
+                              const words_t *said)
+{
+    const bosh_config_t *c = bosh_config_of(cmd->server);
+    bosh_upstream_t *u = apr_pmemdup(cmd->pool, line, sizeof(*line));
+    const char *err;
+
+    u->target = target;
+    err = parse_target(cmd, u);
+    if (err == NULL) {
+        err = check_words(cmd, u, said);
+    }
+    if (err == NULL && u->policy != BOSH_TLS_OFF) {
+        err = find_context(cmd, u);
+    }
+    if (err != NULL) {
+        return err;
+    }
+    for (int i = 0; i < c->upstreams->nelts; i++) { /* behind the domain's others */
+        bosh_upstream_t *first = APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *);
+        if (strcmp(first->domain, u->domain) == 0) {
+            for (; err == NULL; first = first->more) {
+                if (strcmp(first->target, target) == 0) {
+                    err = apr_psprintf(cmd->pool, "BoshUpstream %s: %s is there twice", u->domain,
+                                       target);
+                } else if (first->more == NULL) {
+                    first->more = u;
+                    break;
+                }
+            }
+            return err;
+        }
+    }
+    APR_ARRAY_PUSH(c->upstreams, bosh_upstream_t *) = u;
+    return NULL;
+}
+
 const char *bosh_upstream_add(cmd_parms *cmd, void *dconf, int argc, char *const argv[])
 {
-    bosh_config_t *c = bosh_config_of(cmd->server);
-    bosh_upstream_t *u = apr_pcalloc(cmd->pool, sizeof(*u));
+    bosh_upstream_t *line = apr_pcalloc(cmd->pool, sizeof(*line));
     const char *err = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT | NOT_IN_FILES);
     words_t said = {false, NULL};
+    int end = 2;
 
     (void)dconf;
     if (err != NULL) {
         return err;
     }
+    while (end < argc && !is_word(argv[end])) {
+        end++;
+    }
     if (argc < 2) {
         return "BoshUpstream takes a domain and a target, such as: BoshUpstream example.com "
                "127.0.0.1:5222";
     }
-    u->target = argv[1];
-    u->timeout = TIMEOUT;
-    u->keepalive = apr_time_from_sec(BOSH_UPSTREAM_KEEPALIVE);
-    u->options.verify = true;
-    u->row = -1;
-    err = parse_domain(cmd, u, argv[0]);
-    if (err == NULL) {
-        err = parse_target(cmd, u);
+    line->timeout = TIMEOUT;
+    line->keepalive = apr_time_from_sec(BOSH_UPSTREAM_KEEPALIVE);
+    line->options.verify = true;
+    line->row = -1;
+    err = parse_domain(cmd, line, argv[0]);
+    for (int i = end; err == NULL && i < argc; i++) {
+        err = parse_word(cmd, line, argv[i], &said);
     }
-    for (int i = 2; err == NULL && i < argc; i++) {
-        err = parse_word(cmd, u, argv[i], &said);
-    }
-    if (err == NULL) {
-        err = check_words(cmd, u, &said);
-    }
-    for (int i = 0; err == NULL && i < c->upstreams->nelts; i++) {
-        if (strcmp(APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *)->domain, u->domain) == 0) {
-            err = apr_psprintf(cmd->pool, "BoshUpstream %s: this domain has a target already",
-                               u->domain);
-        }
-    }
-    if (err == NULL && u->policy != BOSH_TLS_OFF) {
-        err = find_context(cmd, u);
-    }
-    if (err == NULL) {
-        APR_ARRAY_PUSH(c->upstreams, bosh_upstream_t *) = u;
+    for (int i = 1; err == NULL && i < end; i++) {
+        err = add_target(cmd, line, argv[i], &said);
     }
     return err;
 }
 
+/* ---- which, and by whom ---- */
+
+const char *bosh_upstream_allow(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    bosh_config_t *c = bosh_config_of(cmd->server);
+    const char *err = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT | NOT_IN_FILES);
+    bool below = strncmp(arg, "*.", 2) == 0;
+    char domain[BOSH_MAX_DOMAIN + 1] = "*";
+
+    (void)dconf;
+    if (err != NULL) {
+        return err;
+    }
+    if (strcmp(arg, "*") != 0 &&
+        (!bosh_idna_ascii(below ? arg + 2 : arg, domain) || strpbrk(domain, "@/*:= ") != NULL)) {
+        return apr_psprintf(cmd->pool,
+                            "BoshAllowDomain takes domains such as example.com, *.example.com for "
+                            "all below it, or * for any, not '%s'",
+                            arg);
+    }
+    if (c->domains == NULL) {
+        c->domains = apr_array_make(cmd->pool, 4, sizeof(const char *));
+    }
+    APR_ARRAY_PUSH(c->domains, const char *) =
+        apr_pstrcat(cmd->pool, below ? "." : "", domain, NULL);
+    return NULL;
+}
+
+const char *bosh_upstream_add_resolver(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    const char *err = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    unsigned char address[sizeof(struct in6_addr)];
+    char *host = NULL, *scope = NULL;
+    apr_port_t port = 0;
+
+    (void)dconf;
+    if (err != NULL) {
+        return err;
+    }
+    if (inet_pton(AF_INET6, arg, address) == 1) { /* APR would take its end for a port */
+        host = apr_pstrdup(cmd->pool, arg);
+    } else if (apr_parse_addr_port(&host, &scope, &port, arg, cmd->pool) != APR_SUCCESS ||
+               host == NULL || scope != NULL ||
+               (arg[0] == '[') != (ap_strchr_c(host, ':') != NULL) ||
+               (inet_pton(AF_INET, host, address) != 1 &&
+                inet_pton(AF_INET6, host, address) != 1)) {
+        return apr_psprintf(cmd->pool,
+                            "BoshResolver takes addresses of name servers such as 192.0.2.1, "
+                            "192.0.2.1:5353 or [2001:db8::1]:53, not '%s'",
+                            arg);
+    }
+    arg = apr_psprintf(cmd->pool, ap_strchr_c(host, ':') != NULL ? "[%s]:%u" : "%s:%u", host,
+                       (unsigned)(port != 0 ? port : 53));
+    resolvers = resolvers != NULL ? apr_pstrcat(cmd->pool, resolvers, ",", arg, NULL) : arg;
+    return NULL;
+}
+
+const char *bosh_upstream_resolvers(void)
+{
+    return resolvers;
+}
+
 /* ---- after reading ---- */
 
-/* A numeric or unix target costs nothing; a name is looked up once, now, in the parent. */
-static void resolve_one(apr_pool_t *p, server_rec *s, bosh_upstream_t *u)
+int bosh_upstream_check(server_rec *main_server)
+{
+    for (server_rec *s = main_server; s != NULL; s = s->next) {
+        const bosh_config_t *c = bosh_config_of(s);
+        for (int i = 0; i < c->upstreams->nelts; i++) {
+            const bosh_upstream_t *u = APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *);
+            if (strcmp(u->domain, "*") == 0 && c->domains == NULL) {
+                ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_CRIT, 0, s,
+                             "BH014: BoshUpstream * serves the domains that BoshAllowDomain names, "
+                             "and there is none; add, for instance: BoshAllowDomain example.com "
+                             "*.example.com");
+                return HTTP_INTERNAL_SERVER_ERROR;
+            }
+        }
+    }
+    return OK;
+}
+
+/* The host as an address, if it is one: nothing is looked up. */
+static const apr_sockaddr_t *literal(apr_pool_t *p, const bosh_upstream_t *u)
+{
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM}, *found = NULL;
+    apr_sockaddr_t *sa = NULL;
+
+    if (u->host == NULL || getaddrinfo(u->host, NULL, &hints, &found) != 0) {
+        return NULL;
+    }
+    freeaddrinfo(found);
+    return apr_sockaddr_info_get(&sa, u->host, APR_UNSPEC, u->port, 0, p) == APR_SUCCESS ? sa
+                                                                                         : NULL;
+}
+
+static void number_one(apr_pool_t *p, server_rec *s, bosh_upstream_t *u)
 {
     bosh_target_t *t = apr_array_push(targets);
-    apr_sockaddr_t *addrs = NULL;
-    apr_status_t rv;
 
     u->row = targets->nelts - 1;
     t->domain = u->domain;
+    t->more = u->more != NULL;
+    t->srv = u->srv;
     t->path = u->path;
+    t->addrs = literal(p, u);
+    t->host = u->host;
+    t->port = u->port;
     t->timeout = u->timeout;
     t->keepalive = u->keepalive;
     t->limits = &bosh_config_of(s)->limits;
     t->proxy = u->proxy;
     t->policy = u->policy;
     t->tls = u->context != NULL ? bosh_tls_create(u->context, u->domain, p) : NULL;
-    if (u->host != NULL) {
-        rv = apr_sockaddr_info_get(&addrs, u->host, APR_UNSPEC, u->port, 0, p);
-        if (rv != APR_SUCCESS) {
-            addrs = NULL;
-            ap_log_error(
-                APLOG_MARK, APLOG_ERR, rv, s,
-                "BH001: BoshUpstream %s: cannot resolve %s; its sessions fail until a restart "
-                "finds it",
-                u->domain, u->host);
-        }
-    }
-    t->addrs = addrs;
 }
 
-apr_status_t bosh_upstream_resolve(apr_pool_t *p, server_rec *main_server)
+apr_status_t bosh_upstream_number(apr_pool_t *p, server_rec *main_server)
 {
     targets = apr_array_make(p, 4, sizeof(bosh_target_t));
     for (server_rec *s = main_server; s != NULL; s = s->next) {
         const bosh_config_t *c = bosh_config_of(s);
         for (int i = 0; i < c->upstreams->nelts; i++) {
             bosh_upstream_t *u = APR_ARRAY_IDX(c->upstreams, i, bosh_upstream_t *);
-            if (u->row < 0) { /* a line inherited from the main server has its row already */
-                resolve_one(p, s, u);
+            /* A line inherited from the main server has its row already. */
+            for (; u != NULL && u->row < 0; u = u->more) {
+                number_one(p, s, u);
             }
         }
     }
@@ -376,12 +501,49 @@ bool bosh_upstream_has_tls(void)
     return false;
 }
 
+static bool is_allowed(const bosh_config_t *conf, const char *domain)
+{
+    size_t n = strlen(domain);
+
+    for (int i = 0; conf->domains != NULL && i < conf->domains->nelts; i++) {
+        const char *d = APR_ARRAY_IDX(conf->domains, i, const char *);
+        size_t len = strlen(d);
+        if (strcmp(d, "*") == 0 || strcmp(d, domain) == 0 ||
+            (d[0] == '.' && n > len && strcmp(domain + n - len, d) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 const bosh_upstream_t *bosh_upstream_find(const bosh_config_t *conf, const char *domain)
+{
+    char ascii[BOSH_MAX_DOMAIN + 1];
+    const bosh_upstream_t *any = NULL;
+
+    if (!bosh_idna_ascii(domain, ascii) || strcmp(ascii, "*") == 0) {
+        return NULL;
+    }
+    for (int i = 0; i < conf->upstreams->nelts; i++) {
+        const bosh_upstream_t *u = APR_ARRAY_IDX(conf->upstreams, i, bosh_upstream_t *);
+        if (strcmp(u->domain, ascii) == 0) {
+            return u;
+        }
+        any = any == NULL && strcmp(u->domain, "*") == 0 ? u : any;
+    }
+    return any != NULL && is_allowed(conf, ascii) ? any : NULL;
+}
+
+const bosh_upstream_t *bosh_upstream_at(const bosh_config_t *conf, const char *host, size_t n,
+                                        unsigned port)
 {
     for (int i = 0; i < conf->upstreams->nelts; i++) {
         const bosh_upstream_t *u = APR_ARRAY_IDX(conf->upstreams, i, bosh_upstream_t *);
-        if (strcmp(u->domain, domain) == 0) {
-            return u;
+        for (; u != NULL; u = u->more) {
+            if (u->host != NULL && u->port == port && strlen(u->host) == n &&
+                ap_cstr_casecmpn(u->host, host, n) == 0) {
+                return u;
+            }
         }
     }
     return NULL;

@@ -98,8 +98,7 @@ bosh_stream_t *bosh_adopt_wrap(bosh_streams_t *ss, bosh_ix index, uint32_t seria
     return st;
 }
 
-void bosh_adopt_derive(bosh_streams_t *ss, bosh_stream_t *st, const bosh_session_t *s,
-                       uint32_t address)
+void bosh_adopt_derive(bosh_stream_t *st, const bosh_session_t *s)
 {
     st->given = false;
     st->phase = s->link.phase;
@@ -109,16 +108,6 @@ void bosh_adopt_derive(bosh_streams_t *ss, bosh_stream_t *st, const bosh_session
     if (st->phase == BOSH_LINK_OPEN && bosh_stream_keepalive(st) > 0) {
         st->quiet_at = s->link.wrote + bosh_stream_keepalive(st);
     }
-    st->conn.state = st->phase == BOSH_LINK_CONNECT ? BOSH_CONN_CONNECTING : BOSH_CONN_UP;
-    if (st->target != NULL) {
-        st->addr = st->target->addrs;
-        for (uint32_t i = address; i > 0 && st->addr != NULL; i--) {
-            st->addr = st->addr->next;
-        }
-    }
-    if (st->phase == BOSH_LINK_CONNECT && st->addr != NULL && st->addr->next != NULL) {
-        st->attempt_at = ss->now + (st->link_at - ss->now) / 2;
-    }
 }
 
 static void adopt(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
@@ -127,7 +116,6 @@ static void adopt(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
     const bosh_target_t *target;
     bosh_stream_t *st;
     bosh_session_t *s;
-    uint8_t phase = BOSH_LINK_NONE;
     uint16_t row;
     size_t raw = 0;
 
@@ -135,7 +123,6 @@ static void adopt(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
     s = expected(ss, e);
     if (s != NULL) {
         memcpy(to, s->to, sizeof(to));
-        phase = s->link.phase;
     }
     bosh_unlock(ss->lock);
     if (s == NULL) {
@@ -149,9 +136,7 @@ static void adopt(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
         return;
     }
     st->target = target;
-    if (phase != BOSH_LINK_CONNECT) {
-        bosh_escrow_park(ss, st); /* while the giver has it in its own, too */
-    }
+    bosh_escrow_park(ss, st); /* while the giver has it in its own, too */
     BOSH_POINT("heir-parked");
     bosh_lock(ss->lock);
     s = expected(ss, e);
@@ -163,7 +148,7 @@ static void adopt(bosh_streams_t *ss, const bosh_entry_t *e, int fd)
         s->link.giver = 0;
         s->link.upstream = row;
         ss->arena->h->count.moved++;
-        bosh_adopt_derive(ss, st, s, e->address);
+        bosh_adopt_derive(st, s);
         raw = s->link.raw.len;
     }
     bosh_unlock(ss->lock);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bosh_dial.h"
 #include "bosh_secure.h"
 
 static const char *const phase_names[] = {"none", "connect", "header", "features",
@@ -19,6 +20,9 @@ static const char *phase_name(const bosh_stream_t *st)
 {
     if (bosh_secure_step(st) != NULL) {
         return st->secure == BOSH_SECURE_SHAKE ? "tls" : "starttls";
+    }
+    if (st->phase == BOSH_LINK_CONNECT) {
+        return bosh_dial_step(st);
     }
     return phase_names[st->phase];
 }
@@ -38,9 +42,9 @@ static void name_stream(const bosh_stream_t *st, char *dst, size_t size)
         snprintf(dst, size, "[s%u.%u %s]", st->index, st->serial, phase_name(st));
         return;
     }
-    bosh_conn_describe(st->addr, st->target->path, addr, sizeof(addr));
+    bosh_dial_describe(st, addr, sizeof(addr));
     snprintf(dst, size, "[s%u.%u %s] %s at %s", st->index, st->serial, phase_name(st),
-             st->target->domain, addr);
+             st->dial != NULL ? bosh_dial_domain(st) : st->target->domain, addr);
 }
 
 void bosh_stream_log(bosh_streams_t *ss, const bosh_stream_t *st, bosh_log_t level, const char *fmt,

@@ -186,11 +186,11 @@ static apr_status_t open_unix(bosh_conn_t *c, const char *path)
     return rv;
 }
 
-static apr_status_t open_tcp(bosh_conn_t *c, const apr_sockaddr_t *sa)
+static apr_status_t open_tcp(bosh_conn_t *c, const bosh_addr_t *to)
 {
-    int on = 1;
+    int on = 1, family = to->sa.any.sa_family;
     apr_status_t rv =
-        adopt_fd(c, socket(sa->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), sa->family);
+        adopt_fd(c, socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), family);
 
     if (rv != APR_SUCCESS) {
         return rv;
@@ -199,8 +199,7 @@ static apr_status_t open_tcp(bosh_conn_t *c, const apr_sockaddr_t *sa)
      * is worth failing for. */
     (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     (void)setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    /* APR remembers the address and does not change it. */
-    return connect_started(c, apr_socket_connect(c->sock, (apr_sockaddr_t *)sa));
+    return connect_started(c, connect(c->fd, &to->sa.any, to->len) == 0 ? APR_SUCCESS : errno);
 }
 
 apr_status_t bosh_conn_adopt(bosh_conn_t *c, bosh_sockets_t *home, int fd, int family,
@@ -225,14 +224,14 @@ static void give_back(bosh_conn_t *c)
     bosh_conn_init(c);
 }
 
-apr_status_t bosh_conn_open(bosh_conn_t *c, bosh_sockets_t *home, const apr_sockaddr_t *sa,
+apr_status_t bosh_conn_open(bosh_conn_t *c, bosh_sockets_t *home, const bosh_addr_t *to,
                             const char *path)
 {
     apr_status_t rv;
 
     bosh_conn_init(c);
     c->home = home;
-    rv = path != NULL ? open_unix(c, path) : sa != NULL ? open_tcp(c, sa) : APR_EINVAL;
+    rv = path != NULL ? open_unix(c, path) : to != NULL ? open_tcp(c, to) : APR_EINVAL;
     if (rv != APR_SUCCESS && c->sock != NULL) {
         give_back(c);
     }
@@ -256,19 +255,19 @@ void bosh_conn_drop(bosh_conn_t *c)
     }
 }
 
-void bosh_conn_describe(const apr_sockaddr_t *sa, const char *path, char *dst, size_t size)
+void bosh_conn_describe(const bosh_addr_t *addr, const char *path, char *dst, size_t size)
 {
     char ip[INET6_ADDRSTRLEN] = "?";
 
     if (path != NULL) {
         snprintf(dst, size, "unix:%s", path);
-    } else if (sa == NULL) {
+    } else if (addr == NULL || addr->len == 0) {
         snprintf(dst, size, "no address");
-    } else if (sa->family == AF_INET6) {
-        inet_ntop(AF_INET6, &sa->sa.sin6.sin6_addr, ip, sizeof(ip));
-        snprintf(dst, size, "[%s]:%u", ip, (unsigned)ntohs(sa->sa.sin6.sin6_port));
+    } else if (addr->sa.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &addr->sa.v6.sin6_addr, ip, sizeof(ip));
+        snprintf(dst, size, "[%s]:%u", ip, (unsigned)ntohs(addr->sa.v6.sin6_port));
     } else {
-        inet_ntop(AF_INET, &sa->sa.sin.sin_addr, ip, sizeof(ip));
-        snprintf(dst, size, "%s:%u", ip, (unsigned)ntohs(sa->sa.sin.sin_port));
+        inet_ntop(AF_INET, &addr->sa.v4.sin_addr, ip, sizeof(ip));
+        snprintf(dst, size, "%s:%u", ip, (unsigned)ntohs(addr->sa.v4.sin_port));
     }
 }

@@ -81,7 +81,8 @@ void bosh_handover_destroy(bosh_handover_t *ho)
 static bool movable(const bosh_stream_t *st)
 {
     if (st == NULL || st->given || st->gone || st->conn.state == BOSH_CONN_NONE ||
-        bosh_tls_is_on(&st->conn) || st->secure != BOSH_SECURE_NO) {
+        st->phase == BOSH_LINK_CONNECT || bosh_tls_is_on(&st->conn) ||
+        st->secure != BOSH_SECURE_NO) {
         return false;
     }
     if (st->pend_n > 0 && !st->write_dead) {
@@ -187,17 +188,6 @@ static bool sign_over(bosh_handover_t *ho, bosh_stream_t **list, uint32_t n, con
     return there;
 }
 
-static uint32_t address_number(const bosh_stream_t *st)
-{
-    const apr_sockaddr_t *sa = st->target != NULL ? st->target->addrs : NULL;
-    uint32_t n = 0;
-
-    for (; sa != NULL && sa != st->addr; sa = sa->next) {
-        n++;
-    }
-    return n;
-}
-
 static bool send_off(const bosh_handover_t *ho, bosh_stream_t **list, uint32_t n, uint32_t to)
 {
     bosh_message_t msg = {.giver = ho->me};
@@ -206,7 +196,7 @@ static bool send_off(const bosh_handover_t *ho, bosh_stream_t **list, uint32_t n
     for (uint32_t i = 0; i < n; i++) {
         const bosh_stream_t *st = list[i];
         if (st->given) {
-            bosh_entry_t e = {st->index, st->serial, st->transfer, address_number(st)};
+            bosh_entry_t e = {st->index, st->serial, st->transfer};
             fds[msg.n] = st->conn.fd;
             msg.entry[msg.n++] = e;
         }

@@ -107,6 +107,8 @@ static void do_what_is_due(bosh_loop_t *l)
     if (l->cfg.next_deadline() <= l->now) {
         l->cfg.expire(l->now);
     }
+    bosh_resolver_run(l->streams->resolver, l->now);
+    bosh_streams_resolved(l->streams);
     bosh_streams_run(l->streams);
     if (l->now >= l->next_sweep) {
         l->next_sweep = l->now + SWEEP;
@@ -121,6 +123,8 @@ static int poll_time(bosh_loop_t *l, apr_time_t until)
 
     at = t < at ? t : at;
     t = bosh_streams_next(l->streams);
+    at = t < at ? t : at;
+    t = bosh_resolver_next(l->streams->resolver);
     at = t < at ? t : at;
     at = until < at ? until : at;
     if (l->drain.began != 0 && !is_set(&l->forced)) {
@@ -178,6 +182,8 @@ static void look_at_sockets(bosh_loop_t *l, int timeout)
             drain_eventfd(l);
         } else if (tag == HAND_TAG) {
             bosh_adopt_receive(l->streams);
+        } else if (bosh_resolver_is_tag(tag)) {
+            bosh_resolver_event(l->streams->resolver, tag, l->events[i].events, l->now);
         } else if (tag >> 32 == 0) {
             bosh_peers_event(l->peers, l->now, (uint32_t)(tag & 0x7fffffff));
         } else {

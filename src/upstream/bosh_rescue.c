@@ -91,7 +91,7 @@ static bool take(bosh_streams_t *ss, bosh_stream_t *st, bosh_session_t *s, uint6
     bosh_arena_own(ss->arena, s, ss->me);
     bosh_session_sent(ss->arena, ss->now, s, bosh_stream_limits(ss, st));
     ss->arena->h->count.rescued++;
-    bosh_adopt_derive(ss, st, s, 0);
+    bosh_adopt_derive(st, s);
     return true;
 }
 

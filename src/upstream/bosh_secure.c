@@ -25,7 +25,7 @@ static const char starttls_text[] = "<starttls xmlns='" BOSH_NS_TLS "'/>";
 
 static void fail(bosh_streams_t *ss, bosh_stream_t *st, const char *reason)
 {
-    bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, reason);
+    bosh_dial_failed(ss, st, reason);
 }
 
 /* ---- TLS itself ---- */
@@ -53,17 +53,11 @@ static void shake(bosh_streams_t *ss, bosh_stream_t *st)
 
 static void begin_tls(bosh_streams_t *ss, bosh_stream_t *st)
 {
-    bool direct = st->target->policy == BOSH_TLS_DIRECT;
-    bosh_session_t *s = bosh_stream_lock(ss, st);
-    char to[BOSH_MAX_DOMAIN + 1];
+    bool direct = bosh_dial_policy(st) == BOSH_TLS_DIRECT;
 
-    if (s == NULL) {
-        return;
-    }
-    memcpy(to, s->to, sizeof(to)); /* which need not be the line's, where clients may choose one */
-    bosh_stream_unlock(ss);
     bosh_secure_reset(ss, st);
-    if (!bosh_tls_start(&st->conn, st->target->tls, to, direct)) {
+    /* The domain that the client asked for, which need not be the line's. */
+    if (!bosh_tls_start(&st->conn, st->target->tls, bosh_dial_domain(st), direct)) {
         bosh_stream_over(ss, st, BOSH_COND_INTERNAL_SERVER_ERROR, "no memory for TLS");
         return;
     }
@@ -94,7 +88,7 @@ static void not_offered(bosh_streams_t *ss, bosh_stream_t *st)
     char *seen = st->clear;
     size_t n = st->clear_n;
 
-    if (st->target->policy != BOSH_TLS_OPTIONAL) {
+    if (bosh_dial_policy(st) != BOSH_TLS_OPTIONAL) {
         fail(ss, st, "the server does not offer STARTTLS, without which this upstream is not used");
         return;
     }
@@ -155,7 +149,7 @@ static bool keep(bosh_stream_t *st, const char *p, size_t n)
 {
     char *grown;
 
-    if (st->target->policy == BOSH_TLS_OPTIONAL) {
+    if (bosh_dial_policy(st) == BOSH_TLS_OPTIONAL) {
         grown = realloc(st->clear, st->clear_n + n);
         if (grown == NULL) {
             return false;
@@ -216,7 +210,7 @@ static void read_clear(bosh_streams_t *ss, bosh_stream_t *st)
 
 void bosh_secure_begin(bosh_streams_t *ss, bosh_stream_t *st)
 {
-    switch (st->target->policy) {
+    switch (bosh_dial_policy(st)) {
     case BOSH_TLS_OFF:
         bosh_dial_ready(ss, st, NULL, 0);
         break;
@@ -251,6 +245,11 @@ void bosh_secure_reset(bosh_streams_t *ss, bosh_stream_t *st)
     st->clear = NULL;
     st->clear_n = 0;
     st->secure = BOSH_SECURE_NO;
+}
+
+bool bosh_secure_in_the_clear(const bosh_stream_t *st)
+{
+    return st->secure == BOSH_SECURE_OFFER || st->secure == BOSH_SECURE_ANSWER;
 }
 
 const char *bosh_secure_step(const bosh_stream_t *st)

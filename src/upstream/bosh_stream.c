@@ -81,6 +81,7 @@ void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st)
 void bosh_stream_free(bosh_streams_t *ss, bosh_stream_t *st)
 {
     bosh_stream_hang_up(ss, st);
+    bosh_dial_end(ss, st);
     bosh_timers_set(&ss->timers, &st->timer, BOSH_NEVER);
     ss->table[st->index] = NULL;
     BOSH_STAT_ADD(ss, streams, -1);
@@ -137,12 +138,6 @@ void bosh_stream_phase(bosh_stream_t *st, bosh_session_t *s, bosh_phase_t phase,
 
 /* ---- the end of a stream ---- */
 
-/* We have said a header that the arena does not know of (bosh_secure.h). */
-static bool in_the_clear(const bosh_stream_t *st)
-{
-    return st->secure == BOSH_SECURE_OFFER || st->secure == BOSH_SECURE_ANSWER;
-}
-
 void bosh_stream_over(bosh_streams_t *ss, bosh_stream_t *st, bosh_cond_t cond, const char *reason)
 {
     bool opened = st->phase == BOSH_LINK_OPEN || st->phase == BOSH_LINK_CLOSING;
@@ -155,7 +150,8 @@ void bosh_stream_over(bosh_streams_t *ss, bosh_stream_t *st, bosh_cond_t cond, c
         bosh_stream_log(ss, st, cond == BOSH_COND_NONE ? BOSH_LOG_DEBUG : BOSH_LOG_INFO,
                         "stream over: %s", reason);
     }
-    if ((st->phase >= BOSH_LINK_HEADER || in_the_clear(st)) && !st->said_end && !st->midway) {
+    if ((st->phase >= BOSH_LINK_HEADER || bosh_secure_in_the_clear(st)) && !st->said_end &&
+        !st->midway) {
         bosh_down_say(ss, st, BOSH_STREAM_END, sizeof(BOSH_STREAM_END) - 1);
     }
     bosh_stream_hang_up(ss, st);
@@ -221,8 +217,9 @@ void bosh_stream_settle(bosh_streams_t *ss, bosh_stream_t *st)
 {
     apr_time_t at;
 
-    if (st->write_dead && !st->gone && st->conn.state == BOSH_CONN_UP && in_the_clear(st)) {
-        bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, "writing failed");
+    if (st->write_dead && !st->gone && st->conn.state == BOSH_CONN_UP &&
+        bosh_secure_in_the_clear(st)) {
+        bosh_dial_failed(ss, st, "writing failed");
     }
     if (st->write_dead && !st->gone && st->conn.state == BOSH_CONN_UP && !st->stalled &&
         !st->blocked) {
@@ -240,6 +237,9 @@ void bosh_stream_settle(bosh_streams_t *ss, bosh_stream_t *st)
     if (st->gone) {
         bosh_stream_free(ss, st);
         return;
+    }
+    if (st->phase > BOSH_LINK_FEATURES) {
+        bosh_dial_end(ss, st);
     }
     if (st->phase == BOSH_LINK_OPEN && st->quiet_at == BOSH_NEVER &&
         bosh_stream_keepalive(st) > 0) {
@@ -343,7 +343,7 @@ void bosh_stream_look(bosh_streams_t *ss, bosh_ix index, uint32_t serial)
         } else if (over && phase != BOSH_LINK_CLOSING) {
             wind_down(ss, st);
         } else if (phase == BOSH_LINK_CONNECT) {
-            if (st->target == NULL && st->conn.state == BOSH_CONN_NONE) {
+            if (st->dial == NULL && st->conn.state == BOSH_CONN_NONE) {
                 bosh_dial_start(ss, st);
             }
         } else {
@@ -365,15 +365,16 @@ void bosh_stream_event(bosh_streams_t *ss, bosh_ix index, uint32_t serial, uint3
     bosh_stream_t *st = find_stream(ss, index, serial);
     bool was_open;
 
+    if (st != NULL && bosh_dial_is_on(st)) {
+        bosh_dial_event(ss, st);
+        bosh_stream_settle(ss, st);
+        return;
+    }
     if (st == NULL || st->given || st->conn.state == BOSH_CONN_NONE) {
         return; /* of a socket that this turn has closed */
     }
-    if (st->secure != BOSH_SECURE_NO || st->conn.state == BOSH_CONN_CONNECTING) {
-        if (st->secure != BOSH_SECURE_NO) {
-            bosh_secure_event(ss, st, events);
-        } else {
-            bosh_dial_event(ss, st);
-        }
+    if (st->secure != BOSH_SECURE_NO) {
+        bosh_secure_event(ss, st, events);
         bosh_stream_settle(ss, st);
         return;
     }
@@ -393,15 +394,21 @@ void bosh_stream_event(bosh_streams_t *ss, bosh_ix index, uint32_t serial, uint3
     bosh_stream_settle(ss, st);
 }
 
+void bosh_streams_resolved(bosh_streams_t *ss)
+{
+    uint32_t index, serial;
+
+    while (bosh_resolver_waiter(ss->resolver, &index, &serial)) {
+        bosh_stream_event(ss, index, serial, 0);
+    }
+}
+
 /* A deadline of the phase has passed. */
 static void out_of_time(bosh_streams_t *ss, bosh_stream_t *st)
 {
-    const char *step = bosh_secure_step(st);
-
     switch (st->phase) {
     case BOSH_LINK_CONNECT:
-        bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED,
-                         step != NULL ? step : "cannot connect in time");
+        bosh_dial_late(ss, st);
         break;
     case BOSH_LINK_HEADER:
         bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, "no stream header in time");

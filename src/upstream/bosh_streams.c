@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "bosh_clock.h"
+#include "bosh_dial.h"
 #include "bosh_multi.h"
 #include "bosh_tls.h"
 
@@ -33,11 +34,17 @@ bosh_streams_t *bosh_streams_create(const bosh_loop_cfg_t *cfg, bosh_lock_t *loc
     ss->table = calloc((size_t)ss->ntable + 1, sizeof(bosh_stream_t *));
     ss->complaints = calloc(cfg->ntargets + 1, sizeof(*ss->complaints));
     ss->sockets = bosh_sockets_create();
+    ss->resolver = bosh_resolver_create(cfg->resolver, epfd);
+    ss->breaker = bosh_breaker_create(bosh_dial_random, NULL);
     if (ss->table == NULL || ss->complaints == NULL || ss->sockets == NULL ||
-        !bosh_timers_init(&ss->timers, ss->ntable)) {
+        ss->resolver == NULL || ss->breaker == NULL || !bosh_timers_init(&ss->timers, ss->ntable)) {
         if (ss->sockets != NULL) {
             bosh_sockets_destroy(ss->sockets);
         }
+        if (ss->resolver != NULL) {
+            bosh_resolver_destroy(ss->resolver);
+        }
+        bosh_breaker_destroy(ss->breaker);
         free(ss->table);
         free(ss->complaints);
         free(ss);
@@ -58,6 +65,8 @@ void bosh_streams_destroy(bosh_streams_t *ss)
         bosh_split_destroy(ss->spare[--ss->nspare]);
     }
     bosh_timers_destroy(&ss->timers);
+    bosh_resolver_destroy(ss->resolver);
+    bosh_breaker_destroy(ss->breaker);
     bosh_sockets_destroy(ss->sockets);
     free(ss->complaints);
     free(ss->table);

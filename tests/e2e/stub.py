@@ -426,9 +426,10 @@ def stream_error(condition, text=None, extra="", prefix="stream"):
 
 
 class StubServer:
-    """Listens on 127.0.0.1:port."""
+    """Listens on host:port; port 0: a free one."""
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1", port=0):
+        self.host, self._family = host, socket.AF_INET6 if ":" in host else socket.AF_INET
         self.script = Script()
         self.changed = threading.Condition(threading.RLock())
         self.sessions, self._accepted = [], 0
@@ -439,7 +440,7 @@ class StubServer:
         self._todo = []
         self._selector.register(self._wake_r, selectors.EVENT_READ, None)
         self._listener = None
-        self.port = 0
+        self.port = port
         self.listen()
         self._thread = threading.Thread(target=self._run, name="stub", daemon=True)
         self._running = True
@@ -447,7 +448,7 @@ class StubServer:
 
     @property
     def address(self):
-        return f"127.0.0.1:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def upstream(self, domain="example.com", options="tls=off"):
         """A line for BoshUpstream."""
@@ -494,9 +495,9 @@ class StubServer:
         self._call(lambda: self._forget(listener))
 
     def listen(self):
-        s = socket.socket()
+        s = socket.socket(self._family)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.bind(("127.0.0.1", self.port))
+        s.bind((self.host, self.port))
         s.listen(4096)
         s.setblocking(False)
         self.port, self._listener = s.getsockname()[1], s

@@ -17,7 +17,9 @@ def checked(line, upstreams=()):
 WRONG = ["BoshUpstream", "BoshUpstream example.com", "BoshUpstream example.com nohost", "BoshUpstream example.com h:0",
          "BoshUpstream example.com h:99999", "BoshUpstream example.com [::1:5222", "BoshUpstream example.com unix:rel",
          "BoshUpstream example.com 127.0.0.1:5222 tls=maybe", "BoshUpstream example.com 127.0.0.1:5222 nonsense",
-         "BoshUpstream example.com 127.0.0.1:5222 timeout=x",
+         "BoshUpstream example.com 127.0.0.1:5222 timeout=x", "BoshUpstream example.com srv nonsense",
+         "BoshUpstream *.example.com srv", "BoshUpstream example.com tls=off", "BoshAllowDomain a@b", "BoshAllowDomain *x",
+         "BoshAllowDomain", "BoshResolver", "BoshResolver ns.example", "BoshResolver 192.0.2.1:x", "BoshResolver [192.0.2.1]:53",
          "BoshUpstream a@b 127.0.0.1:5222 tls=off", "BoshMaxWait x", "BoshMaxWait -1", "BoshMaxWait 99999", "BoshMaxWait",
          "BoshMaxHold -1", "BoshMaxHold 1.5", "BoshMaxHold 256", "BoshMaxRequests 0", "BoshMaxRequests 256",
          "BoshInactivity x", "BoshInactivity 100ms", "BoshMaxPause -5", "BoshPolling 5 5", "BoshMaxBody 0", "BoshMaxBody 1X",
@@ -40,6 +42,11 @@ def test_wrong_lines_are_refused_with_a_message(line):
 
 
 RIGHT = ["BoshUpstream example.com 127.0.0.1:5222", "BoshUpstream example.com [::1]:5222 tls=off timeout=5s",
+         "BoshUpstream example.com srv", "BoshUpstream example.com srv tls=direct verify=off", "BoshUpstream bücher.example srv",
+         "BoshUpstream example.com 192.0.2.1:5222 h.example:5223 unix:/a=b tls=off",
+         "BoshUpstream example.com a.example:5222\nBoshUpstream example.com b.example:5222 tls=direct",
+         "BoshUpstream * srv\nBoshAllowDomain example.com *.example.org bücher.example",
+         "BoshUpstream * srv\nBoshAllowDomain *", "BoshResolver 192.0.2.1 192.0.2.1:5353 2001:db8::1 [2001:db8::1]:53",
          "BoshUpstream EXAMPLE.com localhost:5222", "BoshUpstream example.com unix:/tmp/xmpp.sock",
          "BoshUpstream example.com 192.0.2.1:5222 tls=off", "BoshUpstream example.com 192.0.2.1:5222", "BoshDrainTimeout 10min",
          "BoshMaxWait 1min", "BoshMaxWait 0", "BoshMaxHold 4",
@@ -57,10 +64,17 @@ def test_right_lines_are_taken(line):
     assert code == 0 and "Syntax OK" in said, said
 
 
-def test_a_domain_twice_is_refused():
-    line = "BoshUpstream example.com 127.0.0.1:5222"
-    code, said = checked(line, upstreams=["EXAMPLE.com 127.0.0.1:5223"])
-    assert code != 0 and "example.com" in said, said
+@pytest.mark.parametrize("line", ["BoshUpstream example.com 127.0.0.1:5223",
+                                  "BoshUpstream EXAMPLE.com 127.0.0.1:5222 127.0.0.1:5223",
+                                  "BoshUpstream xn--bcher-kva.example 127.0.0.1:5223"])
+def test_a_target_twice_is_refused(line):
+    code, said = checked(line, upstreams=["example.com 127.0.0.1:5223", "bücher.example 127.0.0.1:5223"])
+    assert code != 0 and "twice" in said, said
+
+
+def test_star_needs_a_list():
+    code, said = checked("BoshUpstream * srv")
+    assert code != 0 and "BH014" in said and "BoshAllowDomain" in said, said
 
 
 def test_a_stanza_larger_than_the_queue_is_refused():

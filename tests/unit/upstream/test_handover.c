@@ -284,11 +284,15 @@ START_TEST(in_connect)
     create(&c, "route='1' ", "");
     loop_settle();
     ck_assert_int_eq(link_of(&c).phase, BOSH_LINK_CONNECT);
-    move_one(&c);
+    bosh_loop_drain(R.loop);
+    start(&Y);
+    loop_settle();
     ck_assert_int_eq(link_of(&c).phase, BOSH_LINK_CONNECT);
+    ck_assert(!is_with(&c, Y.peer)); /* it goes when it is connected */
     close(accept_one(full));
     c.fd = accept_one(full);
     expect(c.fd, CLIENT_HEAD);
+    AWAIT(is_with(&c, Y.peer));
     serve(c.fd, STREAM_HEAD FEATURES);
     ASSERT_HAS(answer(c.held), "<stream:features>");
     check_alive(&c, 1);

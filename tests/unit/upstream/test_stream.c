@@ -489,14 +489,13 @@ END_TEST
 
 START_TEST(addresses_in_the_log)
 {
-    apr_sockaddr_t sa;
+    bosh_addr_t addr = {.len = sizeof(addr.sa.v6)};
     char text[100];
 
-    memset(&sa, 0, sizeof(sa));
-    sa.family = AF_INET6;
-    sa.sa.sin6.sin6_port = htons(5222);
-    inet_pton(AF_INET6, "2001:db8::1", &sa.sa.sin6.sin6_addr);
-    bosh_conn_describe(&sa, NULL, text, sizeof(text));
+    addr.sa.v6.sin6_family = AF_INET6;
+    addr.sa.v6.sin6_port = htons(5222);
+    inet_pton(AF_INET6, "2001:db8::1", &addr.sa.v6.sin6_addr);
+    bosh_conn_describe(&addr, NULL, text, sizeof(text));
     ck_assert_str_eq(text, "[2001:db8::1]:5222");
     bosh_conn_describe(NULL, "/run/s", text, sizeof(text));
     ck_assert_str_eq(text, "unix:/run/s");
