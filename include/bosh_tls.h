@@ -47,7 +47,7 @@ bosh_tls_t *bosh_tls_create(struct ssl_ctx_st *ctx, const char *domain, apr_pool
 
 /*
  * Begins TLS as a client on a connected plain connection, which becomes CONNECTING again: establish() does
- * the handshake. `domain` is the one that the client asked for, and that the certificate must name; earlier
+ * the handshake. `domain` (A-labels) is the one that the client asked for, and that the certificate must name; earlier
  * sessions are resumed only if it is the line's own. `direct`: with ALPN. False: no memory; nothing has
  * changed. Loop thread.
  */

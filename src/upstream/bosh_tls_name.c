@@ -13,6 +13,8 @@
 
 #include <openssl/x509v3.h>
 
+#include "bosh_idna.h"
+
 #define SRV_PREFIX "_xmpp-client."
 
 /* Whether the string is `prefix` and then `name`, without regard to case. No NUL may hide in it. */
@@ -23,6 +25,20 @@ static bool says(const ASN1_STRING *str, const char *prefix, const char *name)
 
     return n == plen + len && memchr(p, '\0', n) == NULL && strncasecmp(p, prefix, plen) == 0 &&
            strncasecmp(p + plen, name, len) == 0;
+}
+
+/* The same for a domain in UTF-8, which `name` has in A-labels. */
+static bool is_domain(const ASN1_STRING *str, const char *name)
+{
+    char text[4 * BOSH_MAX_DOMAIN + 1], ascii[BOSH_MAX_DOMAIN + 1];
+    size_t n = (size_t)ASN1_STRING_length(str);
+
+    if (n >= sizeof(text) || memchr(ASN1_STRING_get0_data(str), '\0', n) != NULL) {
+        return false;
+    }
+    memcpy(text, ASN1_STRING_get0_data(str), n);
+    text[n] = '\0';
+    return bosh_idna_ascii(text, ascii) && strcasecmp(ascii, name) == 0;
 }
 
 static bool is_other_name(const GENERAL_NAME *gen, const char *domain)
@@ -37,7 +53,7 @@ static bool is_other_name(const GENERAL_NAME *gen, const char *domain)
     case NID_SRVName:
         return value->type == V_ASN1_IA5STRING && says(value->value.ia5string, SRV_PREFIX, domain);
     case NID_XmppAddr:
-        return value->type == V_ASN1_UTF8STRING && says(value->value.utf8string, "", domain);
+        return value->type == V_ASN1_UTF8STRING && is_domain(value->value.utf8string, domain);
     default:
         return false;
     }

@@ -83,9 +83,9 @@ static const struct {
     {XMPP "alice@example.com", "example.com", false},
     {XMPP "b\xfc"
           "cher.example", /* the tool's notation is Latin-1 */
-     "b\xc3\xbc"
-     "cher.example",
-     true},
+     "xn--bcher-kva.example", true},
+    {XMPP "xn--bcher-kva.example", "xn--bcher-kva.example", true},
+    {"DNS:xn--bcher-kva.example", "xn--bcher-kva.example", true},
     {"otherName:1.2.3.4;UTF8:example.com", "example.com", false},
     {"DNS:other.example," XMPP "example.com", "example.com", true},
     {"DNS:example.com", "", false},
