@@ -164,6 +164,13 @@ $(LOAD): $(BENCH_SRC) $(wildcard bench/*.h) Makefile
 	@echo "LINK  $@"
 	@$(CC) -O2 -g -std=gnu99 -D_GNU_SOURCE $(WARN) -o $@ $(BENCH_SRC)
 
+.PHONY: bench-upstream bench-tls
+bench-upstream: $(MODULE) $(LOAD) ## other sessions beside a dead server, and one that floods (QUICK=1, SCENARIO=name)
+	@$(E2E_ENV) QUICK='$(QUICK)' SCENARIO='$(or $(SCENARIO),blackhole flood)' $(PYTHON) bench/upstream.py
+
+bench-tls: $(MODULE) $(LOAD) ## CPU time of 1,000 logins over TLS, with and without resumption (QUICK=1)
+	@$(E2E_ENV) QUICK='$(QUICK)' SCENARIO=tls $(PYTHON) bench/upstream.py
+
 .PHONY: bench-restart
 bench-restart: $(MODULE) $(LOAD) ## what clients notice of restarts and crashes (QUICK=1, SCENARIO=name)
 	@$(E2E_ENV) QUICK='$(QUICK)' SCENARIO='$(SCENARIO)' $(PYTHON) bench/restart.py

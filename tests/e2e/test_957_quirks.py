@@ -7,7 +7,7 @@ import time
 import pytest
 import xmltool as X
 from bosh_env import SLOW, VALGRIND, Httpd, wait_for
-from client import BIND_IQ, T
+from client import BIND_IQ, T, auth
 from stub import BIND_FEATURE, MECHANISMS
 
 QUIET = 1  # keepalive= of quiet.example, in seconds
@@ -66,6 +66,25 @@ def test_wrong_times():
         code, said = server.check_config()
         server.cleanup()
         assert code != 0 and "BoshUpstream example.com" in said and "keepalive= takes" in said, said
+
+
+# ---- what is never written down ----
+
+@pytest.mark.rows("U-051", "B-103")
+def test_no_password_and_no_message_in_any_log(httpd, stub):
+    server = httpd(children=1, log_level="trace8", upstreams=[stub.upstream()])
+    client = server.client()
+    session, upstream = client.login(stub, "alice")
+    session.send_next(X.message("a word in confidence"))
+    assert upstream.wait_bodies(1) == ["a word in confidence"]
+    upstream.send_message("another word in confidence")
+    assert session.texts(1) == ["another word in confidence"]
+    session.terminate()
+    client.close()
+    wait_for(lambda: any("closing the stream" in line for line in server.log_lines()), 5, "debug lines are written")
+    log = "".join(line for line in server.log_lines() if "[bosh:" in line)
+    for secret in (auth("alice"), auth("alice").partition(">")[2].partition("<")[0], "in confidence", session.sid):
+        assert secret and secret not in log
 
 
 # ---- servers with habits of their own ----
