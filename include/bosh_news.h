@@ -18,4 +18,8 @@ bosh_split_type_t bosh_news_type(const bosh_xml_name_t *name);
  */
 uint8_t bosh_news_of(bosh_split_type_t type, const bosh_xml_start_t *el);
 
+/* Whether this start tag, within a child of the stream of this type, is that of a see-other-host error (6120
+ * 4.9.3.19), whose text is an address. */
+bool bosh_news_elsewhere(bosh_split_type_t type, const bosh_xml_start_t *el);
+
 #endif

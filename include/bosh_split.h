@@ -51,6 +51,8 @@ typedef struct bosh_split_event_t {
     bool starttls_required; /* ... with <required/> */
     bool proceed;           /* TLS: it is <proceed/> */
     uint8_t news;           /* BOSH_NEWS_* */
+    uint64_t other_at;      /* ERROR see-other-host: where the text of that element begins */
+    size_t other_n;         /* ... its length, as it is written; 0: no such error, or empty */
 } bosh_split_event_t;
 
 /* The server's stream header; strings live in the splitter until the next begin. */

@@ -7,8 +7,9 @@
 
 #include <string.h>
 
-#define NS_SASL2_PREFIX "urn:xmpp:sasl:" /* XEP-0388: ...:2, earlier drafts :0 and :1 */
-#define NS_SM_PREFIX    "urn:xmpp:sm:"   /* XEP-0198: ...:3, earlier ones :2 */
+#define NS_SASL2_PREFIX  "urn:xmpp:sasl:" /* XEP-0388: ...:2, earlier drafts :0 and :1 */
+#define NS_STREAM_ERRORS "urn:ietf:params:xml:ns:xmpp-streams"
+#define NS_SM_PREFIX     "urn:xmpp:sm:" /* XEP-0198: ...:3, earlier ones :2 */
 
 static bool begins(bosh_slice_t s, const char *prefix)
 {
@@ -59,4 +60,10 @@ uint8_t bosh_news_of(bosh_split_type_t type, const bosh_xml_start_t *el)
                    (fault == NULL || strcmp(fault, "error") != 0)
                ? BOSH_NEWS_LOGIN
                : 0;
+}
+
+bool bosh_news_elsewhere(bosh_split_type_t type, const bosh_xml_start_t *el)
+{
+    return type == BOSH_SPLIT_ERROR && el->depth == 3 &&
+           bosh_xml_name_is(&el->name, NS_STREAM_ERRORS, "see-other-host");
 }

@@ -58,6 +58,7 @@ struct bosh_splitter_t {
     bool names_stream;    /* it names the prefix `stream` of the header */
     bool declares_stream; /* ... which it declares itself */
     bool cutting;
+    bool in_other; /* inside of see-other-host */
     uint64_t cut_at;
     bosh_edit_t *cuts;
     size_t ncuts, cuts_cap;
@@ -268,7 +269,7 @@ static void start_element(bosh_splitter_t *sp, const bosh_xml_start_t *el)
         sp->cur.type == BOSH_SPLIT_TLS && bosh_xml_slice_is(el->name.local, "proceed");
     sp->name_end = absolute(sp, el->name_end);
     sp->prefix_n = el->name.prefix.n;
-    sp->names_stream = sp->rename = sp->cutting = false;
+    sp->names_stream = sp->rename = sp->cutting = sp->in_other = false;
     sp->declares_stream = own_stream_uri(el) != NULL;
     sp->ncuts = 0;
     if (bosh_xml_name_is(&el->name, BOSH_NS_STREAMS, "stream")) {
@@ -335,6 +336,9 @@ static void on_start(void *vsp, const bosh_xml_start_t *el)
                    bosh_xml_name_is(&el->name, BOSH_NS_TLS, "required")) {
             sp->cur.starttls_required = true;
         }
+    } else if (sp->cur.other_at == 0 && bosh_news_elsewhere(sp->cur.type, el)) {
+        sp->cur.other_at = absolute(sp, el->end);
+        sp->in_other = true;
     }
     sp->names_stream = sp->names_stream || names_stream(el);
 }
@@ -418,6 +422,8 @@ static void on_end(void *vsp, const bosh_xml_end_t *el)
 
     if (el->depth == 3) {
         end_feature(sp, absolute(sp, el->end));
+        sp->cur.other_n += sp->in_other ? absolute(sp, el->at) - sp->cur.other_at : 0;
+        sp->in_other = false;
     } else if (el->depth == 2) {
         end_element(sp, el);
     } else if (el->depth == 1) {

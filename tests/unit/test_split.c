@@ -411,9 +411,52 @@ START_TEST(test_many)
 }
 END_TEST
 
+/* What the error names, as it is written. NULL: nothing. */
+static void names(const char *conditions, const char *expected)
+{
+    char doc[800];
+    const bosh_split_event_t *ev;
+    size_t n;
+
+    snprintf(doc, sizeof(doc), HEADER "<stream:error>%s</stream:error></stream:stream>",
+             conditions);
+    FEEDS(doc, "header error");
+    ev = bosh_split_events(sp, &n);
+    ck_assert_uint_eq(n, 2);
+    if (expected == NULL) {
+        ck_assert_uint_eq(ev[1].other_n, 0);
+        return;
+    }
+    ck_assert_uint_eq(ev[1].other_n, strlen(expected));
+    ck_assert_int_eq(memcmp(doc + ev[1].other_at, expected, ev[1].other_n), 0);
+}
+
+#define NS_ERRORS "xmlns='urn:ietf:params:xml:ns:xmpp-streams'"
+#define OTHER     "see-other-host " NS_ERRORS
+
+/* rows: X-084 */
+START_TEST(test_see_other_host)
+{
+    names("<" OTHER ">a:5222</see-other-host>", "a:5222");
+    names("<" OTHER "> [::1]:1\n</see-other-host><text " NS_ERRORS ">t</text>", " [::1]:1\n");
+    names("<text " NS_ERRORS ">t</text><e:see-other-host "
+          "xmlns:e='urn:ietf:params:xml:ns:xmpp-streams'>b</e:see-other-host>",
+          "b");
+    names("<" OTHER ">a<b/></see-other-host>", "a<b/>");
+    names("<" OTHER ">a</see-other-host><" OTHER ">b</see-other-host>", "a");
+    names("<" OTHER "/><text " NS_ERRORS ">t</text>", NULL);
+    names("<" OTHER "></see-other-host><text " NS_ERRORS ">t</text>", NULL);
+    names("<see-other-host xmlns='urn:x'>a</see-other-host>", NULL);
+    names("<x xmlns='urn:x'><" OTHER ">a</see-other-host></x>", NULL);
+    names("<host-gone " NS_ERRORS "/>", NULL);
+    FEEDS(HEADER "<message><" OTHER ">a</see-other-host></message>", "header stanza");
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {
+        test_see_other_host,
         test_header,
         test_wrong_header,
         test_prime,
