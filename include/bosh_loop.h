@@ -52,6 +52,8 @@ typedef struct bosh_target_t {
     const bosh_limits_t *limits;   /* of the virtual host; NULL: cfg.limits */
     bosh_proxy_t proxy;            /* how the server is told the client's address */
     bosh_tls_policy_t policy;
+    bool
+        near; /* policy is OFF because the server is on this host, and not because somebody wrote it */
     bosh_tls_t *tls; /* NULL with policy OFF. Loop thread */
 } bosh_target_t;
 

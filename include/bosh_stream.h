@@ -61,6 +61,7 @@ typedef struct bosh_stream_t {
     bool given;        /* another peer is taking it over; kept, untouched, until that is certain */
     uint32_t transfer; /* ... with this serial */
     bool local;        /* a unix socket */
+    bool sent_on;      /* the server has sent us elsewhere once: bosh_elsewhere.h */
     bool parked;       /* a duplicate is in escrow */
     bool unparked;     /* ... should be, but was refused */
     uint64_t base;     /* the kernel's count of bytes written on this connection before our first */

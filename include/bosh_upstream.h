@@ -19,6 +19,7 @@ typedef struct bosh_upstream_t {
     apr_interval_time_t timeout, keepalive;
     bosh_proxy_t proxy;
     bosh_tls_policy_t policy;
+    bool near; /* see bosh_target_t */
     bosh_tls_options_t options;
     struct ssl_ctx_st *context;   /* NULL: no TLS */
     int row;                      /* in bosh_upstream_targets(), set by bosh_upstream_number() */

@@ -217,7 +217,8 @@ static const char *check_words(cmd_parms *cmd, bosh_upstream_t *u, const words_t
                                          : said->verify;
 
     if (!said->policy) {
-        u->policy = is_here(u) ? BOSH_TLS_OFF : BOSH_TLS_STARTTLS;
+        u->near = is_here(u);
+        u->policy = u->near ? BOSH_TLS_OFF : BOSH_TLS_STARTTLS;
     }
     if (u->policy == BOSH_TLS_OFF && word != NULL) {
         return apr_psprintf(cmd->pool,
@@ -463,6 +464,7 @@ static void number_one(apr_pool_t *p, server_rec *s, bosh_upstream_t *u)
     t->limits = &bosh_config_of(s)->limits;
     t->proxy = u->proxy;
     t->policy = u->policy;
+    t->near = u->near;
     t->tls = u->context != NULL ? bosh_tls_create(u->context, u->domain, p) : NULL;
 }
 

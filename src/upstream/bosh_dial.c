@@ -165,7 +165,7 @@ static void begin_place(bosh_streams_t *ss, bosh_stream_t *st)
     d->direct = t->policy == BOSH_TLS_DIRECT;
     if (d->place != NULL) {
         goal = (bosh_goal_t){
-            .host = d->place[d->at].host, .port = d->place[d->at].port, .complete = true};
+            .host = d->place[d->at].host, .port = d->place[d->at].port, .complete = !d->alone};
         d->direct = d->place[d->at].direct;
     }
     d->step = STEP_RACE;

@@ -18,6 +18,7 @@
 
 #include "bosh_dial.h"
 #include "bosh_down.h"
+#include "bosh_elsewhere.h"
 #include "bosh_tls.h"
 #include "bosh_up.h"
 
@@ -135,7 +136,9 @@ static bool consider(bosh_streams_t *ss, bosh_stream_t *st, const bosh_split_eve
     } else if (ev->type == BOSH_SPLIT_TLS && !offer) {
         answered(ss, st, ev);
     } else if (ev->type == BOSH_SPLIT_ERROR) {
-        fail(ss, st, "a stream error from the server instead of TLS");
+        if (!bosh_elsewhere_go(ss, st, st->clear + ev->other_at, ev->other_n)) {
+            fail(ss, st, "a stream error from the server instead of TLS");
+        }
     } else if (ev->type == BOSH_SPLIT_END) {
         fail(ss, st, "the server ended the stream instead of TLS");
     } else {
@@ -144,19 +147,17 @@ static bool consider(bosh_streams_t *ss, bosh_stream_t *st, const bosh_split_eve
     return false;
 }
 
-/* For a stream that may go on without TLS. False: no memory. */
+/* For a stream that may go on without TLS, or elsewhere. False: no memory. */
 static bool keep(bosh_stream_t *st, const char *p, size_t n)
 {
     char *grown;
 
-    if (bosh_dial_policy(st) == BOSH_TLS_OPTIONAL) {
-        grown = realloc(st->clear, st->clear_n + n);
-        if (grown == NULL) {
-            return false;
-        }
-        memcpy(grown + st->clear_n, p, n);
-        st->clear = grown;
+    grown = realloc(st->clear, st->clear_n + n);
+    if (grown == NULL) {
+        return false;
     }
+    memcpy(grown + st->clear_n, p, n);
+    st->clear = grown;
     st->clear_n += n;
     return true;
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bosh_down.h"
+#include "bosh_elsewhere.h"
 #include "bosh_point.h"
 #include "bosh_tls.h"
 
@@ -185,7 +186,25 @@ static size_t acceptable(const bosh_stream_t *st, const bosh_split_event_t *ev, 
     return n;
 }
 
-/* Hands what the parser found to the session. False: the chunks ran out; later again, from there on. */
+/* the server sends us to another host, and we go. */
+static bool leave(bosh_streams_t *ss, bosh_stream_t *st, const bosh_split_event_t *ev)
+{
+    char text[BOSH_MAX_DOMAIN + 32];
+    bosh_session_t *s;
+    size_t n;
+
+    if (ev->type != BOSH_SPLIT_ERROR || ev->other_n == 0 || ev->other_n > sizeof(text) ||
+        st->phase >= BOSH_LINK_OPEN || (s = bosh_stream_lock(ss, st)) == NULL) {
+        return false;
+    }
+    n = bosh_bytes_peek(ss->arena, &s->link.raw, (size_t)(ev->other_at - st->raw_base), text,
+                        ev->other_n);
+    bosh_stream_unlock(ss);
+    return bosh_elsewhere_go(ss, st, text, n);
+}
+
+/* Hands what the parser found to the session. False: the chunks ran out; later again, from there on. Or this
+ * connection is no more. */
 static bool apply(bosh_streams_t *ss, bosh_stream_t *st)
 {
     size_t n, done = 0;
@@ -199,6 +218,9 @@ static bool apply(bosh_streams_t *ss, bosh_stream_t *st)
 
     if (n == 0 && boundary == st->raw_base && st->fault == NULL) {
         return true; /* in the middle of an element */
+    }
+    if (n > 0 && leave(ss, st, &ev[n - 1])) {
+        return false;
     }
     s = bosh_stream_lock(ss, st);
     if (s == NULL) {

@@ -556,34 +556,6 @@ def test_X_080_with_one_request(client, stub):
         assert answer.find("error", X.NS_STREAMS) is not None
 
 
-def test_X_084_see_other_host(client, stub, server):
-    server.expect_log(r"BH201")
-    other = StubServer()
-    try:
-        stub.script.features = [None]
-        exchange = client.new_async()
-        upstream = stub.accept()
-        upstream.wait_header()
-        upstream.wait(lambda s: s.chunks_out)
-        upstream.send(f"<stream:error><see-other-host xmlns='{X.NS_STREAM_ERRORS}'>{other.address}</see-other-host>"
-                      "</stream:error></stream:stream>")
-        answer = exchange.answer()
-        if answer.attr("sid"):
-            session = client.session(exchange)
-            if not other.sessions:  # delivered, then
-                answer = session.next() if not answer.attr("type") else answer
-                TB(answer, "remote-stream-error")
-                session.over = True
-            else:
-                session.send_next(X.message("x"))
-                assert other.accept().wait_bodies(1) == ["x"]
-        else:
-            TB(answer, "remote-stream-error")
-            assert answer.find("error", X.NS_STREAMS) is not None
-    finally:
-        other.stop()
-
-
 def test_X_085_clean_end_of_the_stream(client, stub):
     session, upstream = client.start(stub)
     session.over = True
