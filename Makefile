@@ -156,8 +156,9 @@ fuzz: ## fuzzes with clang: NAME=body TIME=60 (seconds)
 
 # --- measuring -----------------------------------------------------------------------------------
 
-BENCH_SRC := $(sort $(wildcard bench/*.c))
+BENCH_SRC := $(filter-out bench/mod_%,$(sort $(wildcard bench/*.c)))
 LOAD := build/bench/bosh-load
+FLOOR := build/bench/mod_floor.so
 
 $(LOAD): $(BENCH_SRC) $(wildcard bench/*.h) Makefile
 	@mkdir -p $(@D)
@@ -171,7 +172,17 @@ bench-upstream: $(MODULE) $(LOAD) ## other sessions beside a dead server, and on
 bench-tls: $(MODULE) $(LOAD) ## CPU time of 1,000 logins over TLS, with and without resumption (QUICK=1)
 	@$(E2E_ENV) QUICK='$(QUICK)' SCENARIO=tls $(PYTHON) bench/upstream.py
 
-.PHONY: bench-restart
+# The same flags as the module's.
+$(FLOOR): bench/mod_floor.c Makefile
+	$(need_apxs)
+	@mkdir -p $(@D)
+	@echo "LINK  $@"
+	@$(CC) -shared $(bosh_cppflags) $(httpd_include) $(bosh_cflags) -fvisibility=default $(LINK) -o $@ $<
+
+.PHONY: bench bench-restart
+bench: $(MODULE) $(LOAD) $(FLOOR) ## mod_bosh, other connection managers and the floor side by side (QUICK=1, ONLY='mod_bosh floor', ROUNDS=3)
+	@$(E2E_ENV) QUICK='$(QUICK)' ONLY='$(ONLY)' ROUNDS='$(ROUNDS)' $(PYTHON) bench/bench.py
+
 bench-restart: $(MODULE) $(LOAD) ## what clients notice of restarts and crashes (QUICK=1, SCENARIO=name)
 	@$(E2E_ENV) QUICK='$(QUICK)' SCENARIO='$(SCENARIO)' $(PYTHON) bench/restart.py
 

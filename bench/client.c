@@ -6,6 +6,7 @@
  */
 #include "load.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,14 +23,14 @@ static void print_body(session_t *s, buf_t *b)
     if (s->phase == CREATING) {
         buf_say(
             b,
-            " to='" DOMAIN_NAME "' wait='%d' hold='1' ver='1.6' xml:lang='en'"
+            " to='%s' wait='%d' hold='1' ver='1.6' xml:lang='en'"
             " content='text/xml; charset=utf-8' xmpp:version='1.0' xmlns:xmpp='urn:xmpp:xbosh'/>",
-            s->kind == IDLER ? load.opt.idle_wait : load.opt.wait);
+            load.opt.domain, s->kind == IDLER ? load.opt.idle_wait : load.opt.wait);
         return;
     }
     buf_say(b, " sid='%s'", s->sid);
     if (s->restart) {
-        buf_say(b, " xmpp:restart='true' to='" DOMAIN_NAME "' xmlns:xmpp='urn:xmpp:xbosh'/>");
+        buf_say(b, " xmpp:restart='true' to='%s' xmlns:xmpp='urn:xmpp:xbosh'/>", load.opt.domain);
         s->restart = false;
     } else {
         if (s->terminate && !s->terminated) {
@@ -43,6 +44,22 @@ static void print_body(session_t *s, buf_t *b)
     }
 }
 
+static void post(session_t *s, conn_t *c, request_t *req, const buf_t *body)
+{
+    req->rid = s->rid;
+    req->sent_at = now_us();
+    req->answered = false;
+    req->bytes.n = 0;
+    buf_say(
+        &req->bytes,
+        "POST /http-bind HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml; charset=utf-8\r\n"
+        "Content-Length: %zu\r\n\r\n",
+        body->n);
+    buf_add(&req->bytes, body->p, body->n);
+    load.count.requests++;
+    http_send(c, req);
+}
+
 static void send_request(session_t *s)
 {
     request_t *req = &s->req[s->req[0].rid != 0];
@@ -53,25 +70,19 @@ static void send_request(session_t *s)
     if (c == &s->conn[0] && c->w.fd < 0 && s->conn[1].req == NULL && s->conn[1].w.fd >= 0) {
         c = &s->conn[1];
     }
-    req->rid = ++s->rid;
-    req->sent_at = now_us();
-    req->answered = false;
+    s->rid++;
     print_body(s, &body);
-    req->bytes.n = 0;
-    buf_say(
-        &req->bytes,
-        "POST /http-bind HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml; charset=utf-8\r\n"
-        "Content-Length: %zu\r\n\r\n",
-        body.n);
-    buf_add(&req->bytes, body.p, body.n);
+    post(s, c, req, &body);
     buf_free(&body);
-    load.count.requests++;
-    http_send(c, req);
 }
 
 /* Sends what there is to send, and keeps a poll waiting. */
 static void pump(session_t *s)
 {
+    if (s->stream != NULL) {
+        stream_pump(s);
+        return;
+    }
     while (s->phase != OVER && !s->ended && open_requests(s) < 2 &&
            (s->sid[0] != '\0' || s->rid == s->done_rid)) {
         bool something = s->restart || s->outbox.n > 0 || (s->terminate && !s->terminated);
@@ -97,6 +108,7 @@ static void finish(session_t *s)
     buf_free(&s->outbox);
     timer_off(&s->talk);
     timer_off(&s->push);
+    stream_close(s);
     sink_forget(s);
     load_over(s);
 }
@@ -111,10 +123,9 @@ static int64_t pace(void)
 void client_message(session_t *s)
 {
     buf_say(&s->outbox,
-            "<message xmlns='jabber:client' to='peer@" DOMAIN_NAME
-            "' type='chat'><body>U %u %u %u %lld</body>"
+            "<message xmlns='jabber:client' to='peer@%s' type='chat'><body>U %u %u %u %lld</body>"
             "</message>",
-            s->index, s->gen, s->up.sent++, (long long)now_us());
+            load.opt.domain, s->index, s->gen, s->up.sent++, (long long)now_us());
     pump(s);
 }
 
@@ -138,6 +149,38 @@ static void push(clock_timer_t *t)
     }
 }
 
+/* In a closed loop: the next one when this one is answered. */
+static void send_ping(session_t *s)
+{
+    s->pinged_at = now_us();
+    buf_say(
+        &s->outbox,
+        "<iq xmlns='jabber:client' type='get' to='%s' id='p%u'><ping xmlns='urn:xmpp:ping'/></iq>",
+        load.opt.domain, s->ping.sent++);
+    pump(s);
+}
+
+static void pong(session_t *s, const xml_t *x)
+{
+    char id[16] = "", type[16] = "";
+    unsigned number;
+
+    (void)xml_attr(x, "type", type, sizeof(type));
+    if (!xml_attr(x, "id", id, sizeof(id)) || sscanf(id, "p%u", &number) != 1 ||
+        number >= s->ping.sent || strcmp(type, "result") != 0) {
+        load.count.misrouted++;
+        complain("s%u.%u: no answer to a ping of ours: %.*s", s->index, s->gen, (int)x->n, x->p);
+        return;
+    }
+    if (flow_number(s, &s->ping, number, "pong")) {
+        load.count.pings++;
+        hist_add(&load.ping, now_us() - s->pinged_at);
+        if (s->phase == LIVE && !load.stopping) {
+            send_ping(s);
+        }
+    }
+}
+
 static void go_live(session_t *s)
 {
     s->phase = LIVE;
@@ -146,6 +189,10 @@ static void go_live(session_t *s)
     if (s->kind == TALKER && load.opt.rate > 0) {
         timer_set(&s->talk, now_us() + dice((uint32_t)pace()));
         timer_set(&s->push, now_us() + dice((uint32_t)pace()));
+    } else if (s->kind == LISTENER && load.opt.rate > 0) {
+        timer_set(&s->push, now_us() + dice((uint32_t)pace()));
+    } else if (s->kind == PINGER) {
+        send_ping(s);
     } else if (s->kind == GUEST && load.opt.guests_talk) {
         client_message(s); /* the sink answers it, then the guest leaves */
     } else if (s->kind == GUEST) {
@@ -173,6 +220,8 @@ static void log_in(session_t *s, const xml_t *x)
                 "<resource>r%u.%u</resource></bind></iq>",
                 s->index, s->gen);
     } else if (s->phase == BIND && xml_is(x, "iq") && xml_has(x, "<jid>")) {
+        const char *jid = xml_after(x, "<jid>");
+        snprintf(s->jid, sizeof(s->jid), "%.*s", (int)strcspn(jid, "<"), jid);
         s->phase = SESSION;
         buf_say(&s->outbox, "<iq xmlns='jabber:client' type='set' id='sess'>"
                             "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></iq>");
@@ -184,13 +233,15 @@ static void log_in(session_t *s, const xml_t *x)
     }
 }
 
-static void element(session_t *s, const xml_t *x)
+void client_element(session_t *s, const xml_t *x)
 {
     if (xml_is(x, "message")) {
         flow_receive(s, false, x);
         if (s->kind == GUEST && s->phase == LIVE) {
             client_leave(s);
         }
+    } else if (s->kind == PINGER && s->phase >= LIVE && xml_is(x, "iq")) {
+        pong(s, x);
     } else {
         log_in(s, x);
     }
@@ -241,7 +292,7 @@ static void process(session_t *s, const char *p, size_t n)
             load.count.http_errors++;
             break;
         }
-        element(s, &x);
+        client_element(s, &x);
     }
     if (strcmp(type, "terminate") == 0) {
         over(s, &body);
@@ -270,6 +321,43 @@ static void process_ready(session_t *s)
     }
 }
 
+/* ---- no session ---- */
+
+static void send_post(session_t *s)
+{
+    request_t *req = &s->req[0];
+    buf_t body = {0};
+
+    buf_say(&body, "<body rid='%llu' xmlns='" NS "' sid='%s'>", (unsigned long long)++s->rid,
+            s->sid);
+    buf_say(
+        &body,
+        "<iq xmlns='jabber:client' type='get' to='%s' id='p%u'><ping xmlns='urn:xmpp:ping'/></iq>",
+        load.opt.domain, s->ping.sent++);
+    buf_say(&body, "</body>");
+    post(s, &s->conn[0], req, &body);
+    buf_free(&body);
+}
+
+/* A whole answer of the trivial handler's. */
+static void post_answered(session_t *s, request_t *req, const char *body, size_t n)
+{
+    req->rid = 0;
+    s->done_rid++;
+    s->ping.got++;
+    load.count.posts++;
+    if (n < 7 || memcmp(body, "<body ", 6) != 0 || memcmp(body + n - 7, "</body>", 7) != 0) {
+        load.count.http_errors++;
+    }
+    if (s->phase == CREATING) {
+        s->phase = LIVE;
+        load_live(s);
+    }
+    if (!load.stopping) {
+        send_post(s);
+    }
+}
+
 bool client_answer(session_t *s, request_t *req, int status, const char *body, size_t n)
 {
     xml_t x;
@@ -280,6 +368,10 @@ bool client_answer(session_t *s, request_t *req, int status, const char *body, s
         complain("s%u: HTTP status %d", s->index, status);
         load.count.http_errors++;
         return s->phase == OVER;
+    }
+    if (s->kind == POSTER) {
+        post_answered(s, req, body, n);
+        return true;
     }
     if (xml_next(body, n, true, &x, &used) == XML_HEAD &&
         xml_attr(&x, "type", type, sizeof(type)) && strcmp(type, "error") == 0) {
@@ -308,7 +400,23 @@ void client_leave(session_t *s)
     s->terminate = true;
     timer_off(&s->talk);
     timer_off(&s->push);
-    pump(s);
+    if (s->kind == POSTER) { /* nothing is under way any more */
+        load.count.logouts++;
+        finish(s);
+    } else {
+        pump(s);
+    }
+}
+
+void client_stream_over(session_t *s, const char *why)
+{
+    s->ended = true;
+    if (s->phase == LEAVING) {
+        load.count.logouts++;
+    } else {
+        load_lost(s, why);
+    }
+    finish(s);
 }
 
 void client_sweep(session_t *s)
@@ -341,5 +449,12 @@ void client_start(session_t *s, uint32_t index, kind_t kind)
     s->began = now_us();
     http_open(&s->conn[0], s);
     http_open(&s->conn[1], s);
-    pump(s);
+    if (kind == POSTER) {
+        memset(s->sid, 'a', 32);
+        send_post(s);
+    } else if (load.opt.tcp || kind == PUSHER) {
+        stream_open(s);
+    } else {
+        pump(s);
+    }
 }

@@ -69,7 +69,7 @@ static void start_connect(conn_t *c)
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)load.opt.port)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
 
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    to.sin_addr.s_addr = inet_addr(load.opt.address);
     if (fd < 0) {
         complain("socket: %s", strerror(errno));
         exit(2);

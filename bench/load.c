@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Options, event loop, timers, commands on standard input, the report on standard output (a JSON object a
- * line). Everything runs on this one thread. `bosh-load --help` says how to use it.
+ * What is counted, who is started when, commands on standard input, the report on standard output (a JSON
+ * object a line). Everything runs on this one thread. `bosh-load --help` says how to use it.
  */
 #include "load.h"
 
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,16 +12,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-load_t load = {
-    .opt = {
-        .rate = 1, .guests_talk = true, .wait = 20, .idle_wait = 60, .window = 1, .at_once = 32}};
+load_t load;
 
 /* ---- messages counted ---- */
 
-void flow_arrive(session_t *s, flow_t *f, bool up, uint32_t number, int64_t sent_at)
+bool flow_number(session_t *s, flow_t *f, uint32_t number, const char *what)
 {
-    int64_t took = now_us() - sent_at;
-
     if (number >= f->next) { /* those between are missing, until they come late */
         uint32_t step = number + 1 - f->next;
         f->missing = (step < 64 ? f->missing << step : 0) |
@@ -33,16 +28,24 @@ void flow_arrive(session_t *s, flow_t *f, bool up, uint32_t number, int64_t sent
         if (back < 64 && (f->missing >> back & 1)) {
             f->missing &= ~(UINT64_C(1) << back);
             load.count.disordered++;
-            complain("s%u.%u: message %u (%s) is out of order", s->index, s->gen, number,
-                     up ? "up" : "down");
+            complain("s%u.%u: %s %u is out of order", s->index, s->gen, what, number);
         } else {
             load.count.doubled++;
-            complain("s%u.%u: message %u (%s) came twice", s->index, s->gen, number,
-                     up ? "up" : "down");
-            return;
+            complain("s%u.%u: %s %u came twice", s->index, s->gen, what, number);
+            return false;
         }
     }
     f->got++;
+    return true;
+}
+
+void flow_arrive(session_t *s, flow_t *f, bool up, uint32_t number, int64_t sent_at)
+{
+    int64_t took = now_us() - sent_at;
+
+    if (!flow_number(s, f, number, up ? "message up" : "message down")) {
+        return;
+    }
     load.count.up += up;
     load.count.down += !up;
     hist_add(up ? &load.up : &load.down, took);
@@ -76,12 +79,13 @@ void flow_receive(session_t *s, bool up, const xml_t *message)
 
 static uint64_t under_way(const session_t *s)
 {
-    return (uint64_t)(s->up.sent - s->up.got) + (s->down.sent - s->down.got);
+    return (uint64_t)(s->up.sent - s->up.got) + (s->down.sent - s->down.got) +
+           (s->ping.sent - s->ping.got);
 }
 
 /* ---- sessions ---- */
 
-static uint32_t wanted, started; /* talkers and idlers */
+static uint32_t wanted, started; /* all but guests */
 static clock_timer_t guests_timer;
 static uint64_t guests_started;
 
@@ -95,13 +99,34 @@ static session_t *new_session(void)
     return load.sessions[load.nsessions++];
 }
 
+/* Of the one that is started next: those that make work first. */
+static kind_t next_kind(void)
+{
+    const options_t *o = &load.opt;
+    const struct {
+        int n;
+        kind_t kind;
+    } order[] = {
+        {o->talkers, TALKER}, {o->listeners, LISTENER}, {o->pingers, PINGER}, {o->posters, POSTER}};
+    int before = (int)started;
+
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+        if (before < order[i].n) {
+            return order[i].kind;
+        }
+        before -= order[i].n;
+    }
+    return IDLER;
+}
+
 static void start_some(void)
 {
     while (started < wanted && load.logging_in < (uint32_t)load.opt.at_once) {
         session_t *s = new_session();
+        kind_t kind = next_kind();
         load.logging_in++;
-        client_start(s, load.nsessions - 1, started < (uint32_t)load.opt.talkers ? TALKER : IDLER);
         started++;
+        client_start(s, load.nsessions - 1, kind);
     }
 }
 
@@ -147,6 +172,14 @@ static void say_ready(void)
 
 void load_live(session_t *s)
 {
+    static unsigned pushers;
+
+    if (s->kind == PUSHER) {
+        if (++pushers == PUSHERS) {
+            start_some();
+        }
+        return;
+    }
     load.count.logins++;
     if (s->kind != GUEST) {
         load.logging_in--;
@@ -170,6 +203,7 @@ void load_over(session_t *s)
         load.count.lost_with_session += under_way(s);
         s->up.sent = s->up.got;
         s->down.sent = s->down.got;
+        s->ping.sent = s->ping.got;
     }
     if (s->kind == GUEST) {
         load.guests--;
@@ -218,9 +252,9 @@ static void stop_step(clock_timer_t *t)
         for (uint32_t i = 0; i < load.nsessions; i++) {
             load.count.lost += under_way(load.sessions[i]);
             if (under_way(load.sessions[i]) > 0) {
-                complain("s%u: up %u of %u, down %u of %u arrived", i, load.sessions[i]->up.got,
-                         load.sessions[i]->up.sent, load.sessions[i]->down.got,
-                         load.sessions[i]->down.sent);
+                const session_t *s = load.sessions[i];
+                complain("s%u: up %u of %u, down %u of %u, pings %u of %u arrived", i, s->up.got,
+                         s->up.sent, s->down.got, s->down.sent, s->ping.got, s->ping.sent);
             }
         }
         stop_at = now_us() + 20 * SECOND;
@@ -243,7 +277,7 @@ static void stop_step(clock_timer_t *t)
 static void stop(void)
 {
     load.stopping = true;
-    stop_at = now_us() + 30 * SECOND;
+    stop_at = now_us() + load.opt.patience * SECOND;
     stop_timer.fire = stop_step;
     timer_set(&stop_timer, now_us());
 }
@@ -283,13 +317,15 @@ static void report(const char *event, bool fold)
     }
     printf("{\"event\": \"%s\", \"live\": %u, \"guests\": %u", event, load.live, load.guests);
     SAY(lost_sessions), SAY(lost), SAY(lost_with_session), SAY(doubled), SAY(disordered);
-    SAY(misrouted), SAY(up), SAY(down), SAY(logins), SAY(logouts), SAY(odd_logouts);
+    SAY(misrouted), SAY(up), SAY(down), SAY(pings), SAY(posts), SAY(logins), SAY(logouts),
+        SAY(odd_logouts);
     SAY(requests), SAY(resent), SAY(broken), SAY(connects), SAY(connect_failures), SAY(overtaken);
     SAY(recoverable), SAY(http_errors), SAY(hung), SAY(streams), SAY(streams_broken);
     say_hist("login_us", &load.login);
     say_hist("connect_us", &load.connect);
     say_hist("up_us", &load.up);
     say_hist("down_us", &load.down);
+    say_hist("ping_us", &load.ping);
     say_hist("window_up_us", &load.window_up);
     say_hist("window_down_us", &load.window_down);
     say_hist("window_session_us", &load.pause);
@@ -318,7 +354,7 @@ static void poke_all(double seconds)
 {
     for (uint32_t i = 0; i < load.nsessions; i++) {
         session_t *s = load.sessions[i];
-        if (s->kind == IDLER && s->phase == LIVE) {
+        if ((s->kind == IDLER || s->kind == LISTENER) && s->phase == LIVE) {
             s->push.fire = poke;
             timer_set(&s->push, now_us() + dice((uint32_t)(seconds * SECOND)));
         }
@@ -370,94 +406,6 @@ static void commands(watch_t *w, uint32_t events)
 
 /* ---- start ---- */
 
-static const char usage[] =
-    "bosh-load --port N [options]: BOSH clients and the XMPP server behind the connection manager "
-    "at that port\n"
-    "  --talkers N       sessions with messages both ways     --rate R     messages a second, each "
-    "way, of each (1)\n"
-    "  --split P         this part of the server's messages is written in two pieces (0)\n"
-    "  --idlers N        sessions that only poll              --idle-wait S  (60)   --wait S: of "
-    "all others (20)\n"
-    "  --guests R        logins a second, which leave again   --silent     guests leave without a "
-    "message\n"
-    "  --parallel N --logins M   instead: N guests at a time, M in all, then the end\n"
-    "  --window S        messages sent so long after a mark are looked at apart (1)\n"
-    "  --at-once N       logins in progress at the start (32)    --sink-port N   the sink's (any)\n"
-    "Prints the sink's port, waits for \"go\" on standard input, and then takes commands there:\n"
-    "  mark [TIME]  an event happened (CLOCK_MONOTONIC)    report  figures, and a new window; "
-    "look: figures\n"
-    "  poke S       one message to each idle session       stop    finish, report, end\n"
-    "Status 1: something was lost, doubled or out of order, or a session ended.\n";
-
-static const struct option options[] = {
-    {"port", 1, NULL, 'p'},     {"talkers", 1, NULL, 't'},   {"rate", 1, NULL, 'r'},
-    {"split", 1, NULL, 's'},    {"idlers", 1, NULL, 'i'},    {"idle-wait", 1, NULL, 'W'},
-    {"wait", 1, NULL, 'w'},     {"guests", 1, NULL, 'g'},    {"silent", 0, NULL, 'q'},
-    {"parallel", 1, NULL, 'P'}, {"logins", 1, NULL, 'l'},    {"window", 1, NULL, 'm'},
-    {"at-once", 1, NULL, 'a'},  {"sink-port", 1, NULL, 'S'}, {"help", 0, NULL, 'h'},
-    {NULL, 0, NULL, 0},
-};
-
-static void read_options(int argc, char **argv)
-{
-    options_t *o = &load.opt;
-    int c;
-
-    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (c) {
-        case 'p':
-            o->port = atoi(optarg);
-            break;
-        case 't':
-            o->talkers = atoi(optarg);
-            break;
-        case 'r':
-            o->rate = atof(optarg);
-            break;
-        case 's':
-            o->split = atof(optarg);
-            break;
-        case 'i':
-            o->idlers = atoi(optarg);
-            break;
-        case 'W':
-            o->idle_wait = atoi(optarg);
-            break;
-        case 'w':
-            o->wait = atoi(optarg);
-            break;
-        case 'g':
-            o->guests = atof(optarg);
-            break;
-        case 'q':
-            o->guests_talk = false;
-            break;
-        case 'P':
-            o->parallel = atoi(optarg);
-            break;
-        case 'l':
-            o->logins = atoi(optarg);
-            break;
-        case 'm':
-            o->window = atof(optarg);
-            break;
-        case 'S':
-            load.sink_port = atoi(optarg);
-            break;
-        case 'a':
-            o->at_once = atoi(optarg);
-            break;
-        default:
-            fputs(usage, c == 'h' ? stdout : stderr);
-            exit(c == 'h' ? 0 : 2);
-        }
-    }
-    if (optind < argc) {
-        fputs(usage, stderr);
-        exit(2);
-    }
-}
-
 static void prepare(void)
 {
     struct rlimit files;
@@ -504,20 +452,25 @@ int main(int argc, char **argv)
     static watch_t input;
     static clock_timer_t sweeper;
 
-    read_options(argc, argv);
+    options_read(argc, argv);
     prepare();
     wait_for_go();
     input.ready = commands;
     watch_add(&input, 0, EPOLLIN);
     loop_turn();
-    wanted = (uint32_t)(load.opt.talkers + load.opt.idlers);
+    wanted = (uint32_t)(load.opt.talkers + load.opt.listeners + load.opt.pingers +
+                        load.opt.posters + load.opt.idlers);
     guests_timer.fire = guests_due;
     sweeper.fire = sweep;
     timer_set(&sweeper, now_us() + SECOND);
     if (wanted == 0) {
         say_ready();
     }
-    start_some();
+    if (load.opt.server != 0) {
+        pushers_start(); /* the others when these are there */
+    } else {
+        start_some();
+    }
     for (;;) {
         loop_turn();
     }

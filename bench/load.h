@@ -6,7 +6,10 @@
  *   client.c --http.c--> [ connection manager ] --> sink.c         up:   client to server
  *                                                                  down: server to client
  *
- * loop.c has the event loop, load.c options, commands and the report.
+ * To compare: with --server a real XMPP server takes the sink's place, and its messages come from streams of
+ * ours (pushers); with --tcp the clients are such streams, too, and there is no connection manager (stream.c).
+ *
+ * loop.c has the event loop, options.c options, load.c commands and the report.
  */
 #ifndef BENCH_LOAD_H
 #define BENCH_LOAD_H
@@ -18,9 +21,7 @@
 
 #include "hist.h"
 
-#define DOMAIN_NAME "example.com"
-#define NEVER       INT64_MAX
-#define SECOND      INT64_C(1000000)
+#define SECOND INT64_C(1000000)
 
 /* ---- loop.c ---- */
 
@@ -102,7 +103,15 @@ typedef struct flow_t {
     int64_t worst;            /* longest latency in the window after the mark */
 } flow_t;
 
-typedef enum kind_t { TALKER, IDLER, GUEST } kind_t; /* a guest logs in and out again */
+typedef enum kind_t {
+    TALKER,   /* messages both ways */
+    LISTENER, /* messages from the server */
+    PINGER,   /* one XEP-0199 ping after the other */
+    POSTER,   /* no session at all: one POST after the other */
+    IDLER,    /* only polls */
+    GUEST,    /* logs in and out again */
+    PUSHER    /* ours: with --server its stream carries messages to listeners */
+} kind_t;
 
 typedef enum phase_t {
     CREATING,
@@ -150,13 +159,18 @@ typedef struct session_t {
     request_t req[2];
     conn_t conn[2];
     buf_t outbox;
-    flow_t up, down;
-    struct sink_t *sink; /* its stream's other end */
-    clock_timer_t talk;  /* the client's next message */
-    clock_timer_t push;  /* the server's */
+    flow_t up, down, ping;
+    int64_t pinged_at;
+    char jid[128];
+    struct sink_t *sink;     /* its stream's other end */
+    struct stream_t *stream; /* instead of HTTP connections */
+    clock_timer_t talk;      /* the client's next message */
+    clock_timer_t push;      /* the server's */
     int64_t began;
 } session_t;
 
+/* Number `number` of this flow has arrived. False: not for the first time. */
+bool flow_number(session_t *s, flow_t *f, uint32_t number, const char *what);
 /* A message of this flow. `at`: what was said about the time of sending. */
 void flow_arrive(session_t *s, flow_t *f, bool up, uint32_t number, int64_t sent_at);
 /* The text of <body/>: "U 12 1 57 123456" = direction, index, generation, number, microseconds. */
@@ -174,22 +188,40 @@ void http_hang_up(conn_t *c);              /* as if the connection had broken */
 void client_start(session_t *s, uint32_t index, kind_t kind);
 /* An answer. True: it has been taken; false: the request is to be sent again. */
 bool client_answer(session_t *s, request_t *req, int status, const char *body, size_t n);
+/* What came in a <body/> or a stream. May end the session. */
+void client_element(session_t *s, const xml_t *x);
+/* Its stream (stream.c) is over. */
+void client_stream_over(session_t *s, const char *why);
 void client_leave(session_t *s); /* type='terminate' */
 void client_message(session_t *s);
 void client_sweep(session_t *s); /* once a second: requests without an answer */
 
+/* ---- stream.c ---- */
+
+void stream_open(session_t *s);
+void stream_pump(session_t *s);  /* writes what there is to be said */
+void stream_close(session_t *s); /* if there is one */
+#define PUSHERS 8
+void pushers_start(void);
+void pusher_message(session_t *to); /* carries the next message to this session */
+
 /* ---- sink.c ---- */
 
-void sink_listen(void); /* on load.sink_port, which it sets */
-void sink_message(session_t *s);
-void sink_forget(session_t *s); /* the session is over */
+void sink_listen(void);          /* on load.sink_port, which it sets */
+void sink_message(session_t *s); /* to the client; by a pusher where there is a server */
+void sink_forget(session_t *s);  /* the session is over */
 
 /* ---- all ---- */
 
 typedef struct options_t {
-    int port;             /* of the connection manager */
-    int talkers, idlers;  /* sessions */
-    double rate;          /* messages a second, each way, of each talker */
+    const char *address; /* of the connection manager */
+    int port;
+    const char *domain;
+    int server;                     /* port of the XMPP server behind it; 0: the sink */
+    bool tcp;                       /* clients talk to address:port in plain XMPP */
+    int talkers, idlers, listeners; /* sessions */
+    int pingers, posters;           /* ... in a closed loop */
+    double rate;          /* messages a second, each way, of each talker; to each listener */
     double guests;        /* logins a second; or */
     int parallel, logins; /* so many at once, so many in all, then the end */
     bool guests_talk;     /* a message each way before they leave */
@@ -198,11 +230,14 @@ typedef struct options_t {
     double split;         /* part of the server's messages that is written in two pieces */
     double window;        /* seconds after a mark */
     int at_once;          /* logins in progress at the start */
+    int patience;         /* seconds for what is under way at the end */
+    const char *fault;    /* what the sink does wrong, to see that it is found */
 } options_t;
 
 typedef struct counts_t {
     uint64_t lost_sessions, logins, logouts, odd_logouts;
-    uint64_t up, down; /* messages that arrived */
+    uint64_t up, down;     /* messages that arrived */
+    uint64_t pings, posts; /* that were answered */
     uint64_t lost, lost_with_session, doubled, disordered, misrouted;
     uint64_t requests, resent, broken, connects, connect_failures, overtaken, recoverable,
         http_errors, hung;
@@ -219,12 +254,14 @@ typedef struct load_t {
     bool stopping;
     int64_t mark; /* 0: none */
     counts_t count;
-    hist_t login, connect, up, down;      /* all the time */
-    hist_t window_up, window_down, pause; /* since the mark */
-    hist_t all_up, all_down, all_pause;   /* after all marks */
+    hist_t login, connect, up, down, ping; /* all the time */
+    hist_t window_up, window_down, pause;  /* since the mark */
+    hist_t all_up, all_down, all_pause;    /* after all marks */
 } load_t;
 
 extern load_t load;
+
+void options_read(int argc, char **argv);
 
 void load_lost(session_t *s, const char *why); /* a session ended that should not have */
 void load_live(session_t *s);                  /* has logged in */

@@ -27,9 +27,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
-from bosh_env import HARMLESS, WITH_US, Httpd, free_port, is_problem, raise_file_limit, wait_for  # noqa: E402
+from bosh_env import HARMLESS, Httpd, free_port, is_problem, raise_file_limit, wait_for  # noqa: E402
+from loader import Load  # noqa: E402
 
-LOAD = os.environ.get("BOSH_LOAD") or ROOT / "build" / "bench" / "bosh-load"
 QUICK = os.environ.get("QUICK", "") not in ("", "0")
 
 GAVE = re.compile(r"gave (\d+) streams to \d+ peers in (\d+) ms, (\d+) came back"
@@ -81,60 +81,6 @@ def ms(us):
 def spread(hist):
     """p50 / p99 / max of a histogram of the load generator."""
     return f"{ms(hist['p50'])} / {ms(hist['p99'])} / {ms(hist['max'])} ms"
-
-
-# --- the load generator --------------------------------------------------------------------------
-
-class Load:
-    """One bosh-load: the clients, and the XMPP server that httpd is told to connect to."""
-
-    def __init__(self, **options):
-        args = []
-        for name, value in options.items():
-            args += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
-        self.process = subprocess.Popen(WITH_US + [str(LOAD), *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, bufsize=1)
-        self.port = self.read()["port"]
-
-    def read(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"bosh-load ended with {self.process.wait()}")
-        return json.loads(line)
-
-    def say(self, command):
-        self.process.stdin.write(command + "\n")
-
-    def go(self, port):
-        self.say(f"go {port}")
-        return self.read()
-
-    def mark(self, at):
-        self.say(f"mark {at:.6f}")
-
-    def report(self):
-        self.say("report")
-        return self.read()
-
-    def look(self):
-        """The figures so far; the window goes on."""
-        self.say("look")
-        return self.read()
-
-    def stop(self):
-        """Whatever is under way arrives, everybody leaves: the final figures."""
-        self.say("stop")
-        return self.finish()
-
-    def finish(self):
-        figures = self.read()
-        figures["status"] = self.process.wait(60)
-        return figures
-
-    def kill(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
 
 
 # --- httpd ---------------------------------------------------------------------------------------

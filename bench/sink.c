@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The XMPP server behind the connection manager: takes any login (SASL without a look at what it says, bind,
- * session), answers every iq with a result, counts messages in and sends messages out. Which session a stream
+ * session), answers every iq with a result (a ping is one), counts messages in and sends messages out. Which session a stream
  * belongs to is said by the resource it binds.
  */
 #include "load.h"
@@ -23,6 +23,7 @@ typedef struct sink_t {
     bool authed, bound, head;
     buf_t in, out;       /* out: what the socket did not take */
     buf_t rest;          /* the second piece of a message */
+    buf_t late;          /* comes after the next one (--fault swap) */
     clock_timer_t later; /* ... is due */
 } sink_t;
 
@@ -43,6 +44,7 @@ static void end_of_stream(sink_t *k, bool proper)
     buf_free(&k->in);
     buf_free(&k->out);
     buf_free(&k->rest);
+    buf_free(&k->late);
     free_later(k);
 }
 
@@ -88,6 +90,14 @@ static bool put_text(sink_t *k, const char *text)
 
 /* ---- messages to the client ---- */
 
+/* Once in fifty times, when this is what it should do wrong (--fault). */
+static bool fault(const char *what)
+{
+    static unsigned turns;
+
+    return strcmp(load.opt.fault, what) == 0 && ++turns % 50 == 0;
+}
+
 /* The number and the time are written last, so that the first piece may go whenever. */
 static void second_piece(clock_timer_t *t)
 {
@@ -103,18 +113,40 @@ static void second_piece(clock_timer_t *t)
     buf_free(&b);
 }
 
+/* A message or a pong. False as put(). */
+static bool put_reply(sink_t *k, const char *p, size_t n)
+{
+    buf_t late = k->late;
+    bool there;
+
+    if (fault("lose")) {
+        return true;
+    }
+    if (late.n == 0 && fault("swap")) {
+        buf_add(&k->late, p, n);
+        return true;
+    }
+    memset(&k->late, 0, sizeof(k->late));
+    there = put(k, p, n) && (!fault("double") || put(k, p, n)) &&
+            (late.n == 0 || put(k, late.p, late.n));
+    buf_free(&late);
+    return there;
+}
+
 void sink_message(session_t *s)
 {
     sink_t *k = s->sink;
     buf_t b = {0};
 
+    if (load.opt.server != 0) {
+        pusher_message(s);
+        return;
+    }
     if (k == NULL || k->rest.n > 0) {
         return; /* one message at a time */
     }
-    buf_say(&b,
-            "<message from='peer@" DOMAIN_NAME "/x' to='r%u.%u@" DOMAIN_NAME
-            "' type='chat'><body>D %u %u ",
-            s->index, s->gen, s->index, s->gen);
+    buf_say(&b, "<message from='peer@%s/x' to='r%u.%u@%s' type='chat'><body>D %u %u ",
+            load.opt.domain, s->index, s->gen, load.opt.domain, s->index, s->gen);
     if (dice(1000) < load.opt.split * 1000) {
         size_t cut = 1 + dice((uint32_t)b.n - 2);
         buf_add(&k->rest, b.p + cut, b.n - cut);
@@ -123,7 +155,7 @@ void sink_message(session_t *s)
         }
     } else {
         buf_say(&b, "%u %lld</body></message>", s->down.sent++, (long long)now_us());
-        (void)put(k, b.p, b.n);
+        (void)put_reply(k, b.p, b.n);
     }
     buf_free(&b);
 }
@@ -145,10 +177,9 @@ static bool header(sink_t *k)
 
     snprintf(text, sizeof(text),
              "<?xml version='1.0'?><stream:stream xmlns='jabber:client' "
-             "xmlns:stream='http://etherx.jabber.org/streams' id='x%llu' from='" DOMAIN_NAME
-             "' version='1.0'>"
+             "xmlns:stream='http://etherx.jabber.org/streams' id='x%llu' from='%s' version='1.0'>"
              "<stream:features>%s</stream:features>",
-             (unsigned long long)++streams,
+             (unsigned long long)++streams, load.opt.domain,
              k->authed ? "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"
                          "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'/>"
                        : "<mechanisms "
@@ -171,8 +202,8 @@ static bool bind_resource(sink_t *k, const xml_t *x, const char *id)
     k->bound = true;
     snprintf(text, sizeof(text),
              "<iq type='result' id='%s'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>"
-             "<jid>r%u.%u@" DOMAIN_NAME "/r%u.%u</jid></bind></iq>",
-             id, index, gen, index, gen);
+             "<jid>r%u.%u@%s/r%u.%u</jid></bind></iq>",
+             id, index, gen, load.opt.domain, index, gen);
     return put_text(k, text);
 }
 
@@ -203,7 +234,7 @@ static bool element(sink_t *k, const xml_t *x)
         return bind_resource(k, x, id);
     }
     snprintf(text, sizeof(text), "<iq type='result' id='%s'/>", id);
-    return put_text(k, text);
+    return put_reply(k, text, strlen(text));
 }
 
 /* False: the stream is over. */
