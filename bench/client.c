@@ -419,10 +419,27 @@ void client_stream_over(session_t *s, const char *why)
     finish(s);
 }
 
+/* Some managers answer the terminate request and forget the one that they hold, or forget both. */
+static bool left_unanswered(const session_t *s)
+{
+    for (int i = 0; i < 2; i++) {
+        const request_t *req = &s->req[i];
+        if (s->terminated && req->rid == s->rid &&
+            now_us() - req->sent_at > load.opt.patience * SECOND) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void client_sweep(session_t *s)
 {
     int64_t limit = (s->kind == IDLER ? load.opt.idle_wait : load.opt.wait) + 15;
 
+    if (left_unanswered(s)) {
+        load.count.unanswered++;
+        finish(s);
+    }
     for (int i = 0; i < 2; i++) {
         request_t *req = s->conn[i].req;
         if (req != NULL && now_us() - req->sent_at > limit * SECOND) {

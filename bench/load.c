@@ -228,7 +228,7 @@ static void finish_up(void)
     report("end", true);
     fflush(stdout);
     exit(c->lost_sessions + c->lost + c->lost_with_session + c->doubled + c->disordered +
-                     c->misrouted + c->http_errors + c->hung >
+                     c->misrouted + c->http_errors + c->hung + c->unanswered >
                  0
              ? 1
              : 0);
@@ -257,7 +257,7 @@ static void stop_step(clock_timer_t *t)
                          s->up.sent, s->down.got, s->down.sent, s->ping.got, s->ping.sent);
             }
         }
-        stop_at = now_us() + 20 * SECOND;
+        stop_at = now_us() + (load.opt.patience + 20) * SECOND;
     }
     if (here == 0 || (leaving >= load.nsessions && now_us() > stop_at)) {
         if (here > 0) {
@@ -320,7 +320,8 @@ static void report(const char *event, bool fold)
     SAY(misrouted), SAY(up), SAY(down), SAY(pings), SAY(posts), SAY(logins), SAY(logouts),
         SAY(odd_logouts);
     SAY(requests), SAY(resent), SAY(broken), SAY(connects), SAY(connect_failures), SAY(overtaken);
-    SAY(recoverable), SAY(http_errors), SAY(hung), SAY(streams), SAY(streams_broken);
+    SAY(recoverable), SAY(http_errors), SAY(hung), SAY(unanswered), SAY(streams),
+        SAY(streams_broken);
     say_hist("login_us", &load.login);
     say_hist("connect_us", &load.connect);
     say_hist("up_us", &load.up);

@@ -230,7 +230,7 @@ typedef struct options_t {
     double split;         /* part of the server's messages that is written in two pieces */
     double window;        /* seconds after a mark */
     int at_once;          /* logins in progress at the start */
-    int patience;         /* seconds for what is under way at the end */
+    int patience;         /* seconds for what is under way at the end, and for leaving */
     const char *fault;    /* what the sink does wrong, to see that it is found */
 } options_t;
 
@@ -240,7 +240,7 @@ typedef struct counts_t {
     uint64_t pings, posts; /* that were answered */
     uint64_t lost, lost_with_session, doubled, disordered, misrouted;
     uint64_t requests, resent, broken, connects, connect_failures, overtaken, recoverable,
-        http_errors, hung;
+        http_errors, hung, unanswered;
     uint64_t streams, streams_broken;
 } counts_t;
 

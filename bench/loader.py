@@ -17,7 +17,8 @@ LOAD = os.environ.get("BOSH_LOAD") or ROOT / "build" / "bench" / "bosh-load"
 # What a run must not have, of each report.
 FAULTS = {"lost_sessions": "sessions lost", "lost": "lost", "lost_with_session": "lost with a session",
           "doubled": "doubled", "disordered": "out of order", "misrouted": "at the wrong client",
-          "http_errors": "answers that are none", "hung": "requests never answered"}
+          "http_errors": "answers that are none", "hung": "requests never answered",
+          "unanswered": "held requests not answered at logout"}
 
 
 class Load:

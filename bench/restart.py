@@ -38,7 +38,8 @@ DIED = re.compile(r"BH204: .*: (\d+) streams were rescued, (\d+) upstream stream
 REPAIRED = re.compile(r"BH203: .*repaired, (\d+) sessions lost")
 LOSSES = {"lost_sessions": "sessions lost", "lost": "stanzas lost", "lost_with_session": "stanzas lost with a session",
           "doubled": "stanzas doubled", "disordered": "stanzas out of order", "misrouted": "stanzas at the wrong client",
-          "http_errors": "answers that are none", "hung": "requests never answered"}
+          "http_errors": "answers that are none", "hung": "requests never answered",
+          "unanswered": "held requests not answered at logout"}
 
 
 def size(full, quick):
