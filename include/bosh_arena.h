@@ -256,9 +256,10 @@ typedef struct bosh_arena_sizes_t {
 typedef struct bosh_counters_t {
     uint64_t created, refused, ended, expired, lost, requests, resends, stanzas_down, stanzas_up;
     uint64_t repairs, repaired_sessions, lock_contended;
-    uint64_t wakes;   /* eventfds written after an unlock */
-    uint64_t moved;   /* streams that another process has taken over alive */
-    uint64_t rescued; /* ... from a dead one */
+    uint64_t lock_waited; /* nanoseconds, of those that were contended */
+    uint64_t wakes;       /* eventfds written after an unlock */
+    uint64_t moved;       /* streams that another process has taken over alive */
+    uint64_t rescued;     /* ... from a dead one */
     /* Sessions lost for other reasons than the client's, the XMPP server's or the administrator's: `lost`
      * with a process that died, `repaired_sessions`, and: */
     uint64_t lost_drain; /* nobody took them from a child that had to stop */

@@ -246,6 +246,9 @@ static const row_t rows[] = {
      "Repairs of the shared memory after a process died in it.", AT(count.repairs)},
     {COUNTERS, "lock_contended", "Waits for the lock", NULL, "bosh_lock_contended_total", NULL,
      "Times the lock of the shared memory was not free at once.", AT(count.lock_contended)},
+    {COUNTERS, "lock_waited_ns", "Nanoseconds of waiting for the lock", NULL,
+     "bosh_lock_waited_nanoseconds_total", NULL, "How long it was waited for, in all.",
+     AT(count.lock_waited)},
     {COUNTERS, "wakes", "Wake-ups between processes", NULL, "bosh_wakes_total", NULL,
      "Wake-ups of loop threads.", AT(count.wakes)},
 

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bosh_point.h"
@@ -70,13 +71,23 @@ static void take_over(bosh_lock_t *l)
     }
 }
 
+static uint64_t nanoseconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 void bosh_lock(bosh_lock_t *l)
 {
     pthread_mutex_t *mutex = mutex_of(l->arena);
     int rv = pthread_mutex_trylock(mutex);
     bool waited = rv == EBUSY;
+    uint64_t since = 0;
 
-    if (waited) {
+    if (waited) { /* only then does the clock cost anything */
+        since = nanoseconds();
         rv = pthread_mutex_lock(mutex);
     }
     if (rv == EOWNERDEAD) {
@@ -86,6 +97,7 @@ void bosh_lock(bosh_lock_t *l)
     }
     if (waited) {
         l->arena->h->count.lock_contended++;
+        l->arena->h->count.lock_waited += nanoseconds() - since;
     }
 }
 

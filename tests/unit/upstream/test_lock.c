@@ -374,10 +374,11 @@ END_TEST
 START_TEST(test_contention_is_counted)
 {
     pthread_t other;
-    uint64_t before;
+    uint64_t before, waited;
 
     bosh_lock(&lock);
     before = A->h->count.lock_contended;
+    waited = A->h->count.lock_waited;
     pthread_create(&other, NULL, count_up, NULL);
     while (A->h->count.requests == 0 && before == 0) { /* until it waits in the kernel */
         uint32_t word = __atomic_load_n((uint32_t *)(void *)A->h->lock, __ATOMIC_RELAXED);
@@ -388,6 +389,7 @@ START_TEST(test_contention_is_counted)
     bosh_unlock(&lock);
     pthread_join(other, NULL);
     ck_assert_uint_ge(A->h->count.lock_contended, 1);
+    ck_assert_uint_gt(A->h->count.lock_waited, waited);
 }
 END_TEST
 
