@@ -179,9 +179,15 @@ $(FLOOR): bench/mod_floor.c Makefile
 	@echo "LINK  $@"
 	@$(CC) -shared $(bosh_cppflags) $(httpd_include) $(bosh_cflags) -fvisibility=default $(LINK) -o $@ $<
 
-.PHONY: bench bench-restart
-bench: $(MODULE) $(LOAD) $(FLOOR) ## mod_bosh, other connection managers and the floor side by side (QUICK=1, ONLY='mod_bosh floor', ROUNDS=3)
+.PHONY: bench bench-growth bench-100k bench-restart
+bench: $(MODULE) $(LOAD) $(FLOOR) ## beside other connection managers and the floor (QUICK=1, ONLY='mod_bosh floor')
 	@$(E2E_ENV) QUICK='$(QUICK)' ONLY='$(ONLY)' ROUNDS='$(ROUNDS)' $(PYTHON) bench/bench.py
+
+bench-growth: $(MODULE) $(LOAD) ## what 100 to 20,000 sessions cost at 1, 2, 4 children (QUICK=1)
+	@$(E2E_ENV) QUICK='$(QUICK)' $(PYTHON) bench/growth.py
+
+bench-100k: $(MODULE) $(LOAD) ## how many live sessions this machine bears (SESSIONS=100000)
+	@$(E2E_ENV) QUICK='$(QUICK)' $(PYTHON) bench/growth.py trial $(SESSIONS)
 
 bench-restart: $(MODULE) $(LOAD) ## what clients notice of restarts and crashes (QUICK=1, SCENARIO=name)
 	@$(E2E_ENV) QUICK='$(QUICK)' SCENARIO='$(SCENARIO)' $(PYTHON) bench/restart.py

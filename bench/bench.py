@@ -182,7 +182,7 @@ def held(kind, wanted, loaders=3, children=3):
             for load in loads:
                 load.say("poke 10")
             time.sleep(15)
-            looks = [look(load) for load in loads]
+            looks = [load.look() for load in loads]
             reached = sum(f["down"] for f in looks)
             failed = sum(f["lost_sessions"] + f["http_errors"] + f["hung"] for f in looks)
         finally:
@@ -192,20 +192,12 @@ def held(kind, wanted, loaders=3, children=3):
     return {"held": live, "reached": reached, "failures": failed + wanted - min(live, reached)}
 
 
-def look(load):
-    """look(), behind whatever it has said on its own."""
-    load.say("look")
-    while (figures := load.read())["event"] != "look":
-        pass
-    return figures
-
-
 def wait_until_live(loads, wanted, patience=20):
     """Until all are there, or none has come for a while."""
     live, changed = 0, time.monotonic()
     while live < wanted and time.monotonic() < changed + patience:
         time.sleep(1)
-        now = sum(look(load)["live"] for load in loads)
+        now = sum(load.look()["live"] for load in loads)
         if now > live:
             live, changed = now, time.monotonic()
     return live

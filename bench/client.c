@@ -149,6 +149,14 @@ static void push(clock_timer_t *t)
     }
 }
 
+void client_pushes(session_t *s)
+{
+    timer_off(&s->push);
+    if (s->kind == LISTENER && s->phase == LIVE && load.opt.rate > 0) {
+        timer_set(&s->push, now_us() + dice((uint32_t)pace()));
+    }
+}
+
 /* In a closed loop: the next one when this one is answered. */
 static void send_ping(session_t *s)
 {
@@ -189,8 +197,8 @@ static void go_live(session_t *s)
     if (s->kind == TALKER && load.opt.rate > 0) {
         timer_set(&s->talk, now_us() + dice((uint32_t)pace()));
         timer_set(&s->push, now_us() + dice((uint32_t)pace()));
-    } else if (s->kind == LISTENER && load.opt.rate > 0) {
-        timer_set(&s->push, now_us() + dice((uint32_t)pace()));
+    } else if (s->kind == LISTENER) {
+        client_pushes(s);
     } else if (s->kind == PINGER) {
         send_ping(s);
     } else if (s->kind == GUEST && load.opt.guests_talk) {

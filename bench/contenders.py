@@ -7,6 +7,7 @@ which processes count as the manager's (processes).
 """
 
 import grp
+import json
 import os
 import pwd
 import shutil
@@ -109,8 +110,8 @@ class Contender:
     ours = False  # what goes wrong there makes the run fail
     children = 2
 
-    def __init__(self, sessions=1000, children=None, addresses=("127.0.0.1",)):
-        self.sessions, self.addresses = sessions, addresses
+    def __init__(self, sessions=1000, children=None, threads=64, addresses=("127.0.0.1",)):
+        self.sessions, self.addresses, self.threads = sessions, addresses, threads
         self.children = children or self.children
 
     def start(self, load_ports):
@@ -139,12 +140,25 @@ class ModBosh(Contender):
     def start(self, load_ports):
         upstreams = "\n".join(f"BoshUpstream {domain_of(i)} 127.0.0.1:{port}" for i, port in enumerate(load_ports))
         module = Path(os.environ.get("BOSH_MODULE") or ROOT / "build" / "mod_bosh.so")
-        self.httpd = Apache("SetHandler bosh", [("bosh", module)], children=self.children, addresses=self.addresses,
-                            factor=max(400, 4 * self.sessions // self.children // 64),
+        self.httpd = Apache("SetHandler bosh", [("bosh", module)], children=self.children, threads=self.threads,
+                            addresses=self.addresses, factor=self.factor(),
                             directives=f"{upstreams}\nBoshMaxSessions {max(10000, self.sessions * 5 // 4)}\n"
                                        "BoshMaxWait 60\n<Location /bosh-status>\n  SetHandler bosh-status\n</Location>")
         self.httpd.start()
         self.port = self.httpd.port
+
+    def factor(self):
+        """So that no child takes many more connections than its share, by which it would run out of files."""
+        return max(20, self.sessions * 13 // 10 // self.children // self.threads + 1)
+
+    def status(self):
+        """The counters of /bosh-status."""
+        with socket.create_connection((self.addresses[0], self.port), 30) as s:
+            s.sendall(b"GET /bosh-status?format=json HTTP/1.0\r\n\r\n")
+            data = b""
+            while piece := s.recv(65536):
+                data += piece
+        return json.loads(data.partition(b"\r\n\r\n")[2])
 
     def stop(self):
         self.httpd.stop()

@@ -373,6 +373,11 @@ static void command(const char *line)
         report("look", false);
     } else if (strncmp(line, "poke", 4) == 0) {
         poke_all(atof(line + 4));
+    } else if (strncmp(line, "rate", 4) == 0) {
+        load.opt.rate = atof(line + 4);
+        for (uint32_t i = 0; i < load.nsessions; i++) {
+            client_pushes(load.sessions[i]);
+        }
     } else if (strncmp(line, "stop", 4) == 0) {
         stop();
     } else {

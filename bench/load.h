@@ -194,7 +194,8 @@ void client_element(session_t *s, const xml_t *x);
 void client_stream_over(session_t *s, const char *why);
 void client_leave(session_t *s); /* type='terminate' */
 void client_message(session_t *s);
-void client_sweep(session_t *s); /* once a second: requests without an answer */
+void client_pushes(session_t *s); /* a listener's messages come at the rate that there is now */
+void client_sweep(session_t *s);  /* once a second: requests without an answer */
 
 /* ---- stream.c ---- */
 

@@ -58,9 +58,11 @@ class Load:
         return self.read()
 
     def look(self):
-        """The figures so far; the window goes on."""
+        """The figures so far; the window goes on. What it has said on its own before is passed over."""
         self.say("look")
-        return self.read()
+        while (figures := self.read())["event"] != "look":
+            pass
+        return figures
 
     def stop(self):
         """Whatever is under way arrives, everybody leaves: the final figures."""

@@ -34,6 +34,7 @@ static const char usage[] =
     "Prints the sink's port, waits for \"go\" on standard input, and then takes commands there:\n"
     "  mark [TIME]  an event happened (CLOCK_MONOTONIC)    report  figures, and a new window; "
     "look: figures\n"
+    "  rate R       from now on that many messages a second to each listener; 0: none\n"
     "  poke S       one message to each idle session       stop    finish, report, end\n"
     "Status 1: something was lost, doubled or out of order, or a session ended.\n";
 
