@@ -172,12 +172,12 @@ bench-upstream: $(MODULE) $(LOAD) ## other sessions beside a dead server, and on
 bench-tls: $(MODULE) $(LOAD) ## CPU time of 1,000 logins over TLS, with and without resumption (QUICK=1)
 	@$(E2E_ENV) QUICK='$(QUICK)' SCENARIO=tls $(PYTHON) bench/upstream.py
 
-# The same flags as the module's.
+# The same flags as the module's, never instrumented.
 $(FLOOR): bench/mod_floor.c Makefile
 	$(need_apxs)
 	@mkdir -p $(@D)
 	@echo "LINK  $@"
-	@$(CC) -shared $(bosh_cppflags) $(httpd_include) $(bosh_cflags) -fvisibility=default $(LINK) -o $@ $<
+	@$(CC) -shared $(bosh_cppflags) $(httpd_include) $(filter-out $(SAN),$(bosh_cflags)) -fvisibility=default $(LINK) -o $@ $<
 
 .PHONY: bench bench-growth bench-100k bench-restart
 bench: $(MODULE) $(LOAD) $(FLOOR) ## beside other connection managers and the floor (QUICK=1, ONLY='mod_bosh floor')

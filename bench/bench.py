@@ -33,6 +33,10 @@ def size(full, quick):
     return quick if QUICK else full
 
 
+# Sessions that wait, and that are pushed to; clients in a closed loop; seconds that are measured, and before memory is.
+SIZES = {"sessions": size(5000, 500), "listeners": size(1000, 300), "loop": 100, "seconds": size(12, 2), "settle": size(12, 4)}
+
+
 # --- figures of processes ------------------------------------------------------------------------
 
 def cpu_ns(pids):
@@ -102,33 +106,33 @@ class Bench:
 
     def idle(self):
         """Logins, and the memory of sessions that only wait."""
-        n = size(5000, 500)
+        n = SIZES["sessions"]
         load = self.load(idlers=n, idle_wait=60)
         memory, meter = pss_kb(self.contender.processes()), Meter(self.contender)
         load.go(self.contender.port)
         self.found["login_ms"] = meter.us() / n / 1000
-        time.sleep(size(12, 4))
+        time.sleep(SIZES["settle"])
         self.found["memory_kb"] = (pss_kb(self.contender.processes()) - memory) / n
         self.end(load)
 
     def closed_loop(self, kind, count):
         """CPU time for each round trip of 100 clients."""
-        load = self.load(**{kind: 100})
+        load = self.load(**{kind: SIZES["loop"]})
         load.go(self.contender.port)
         time.sleep(size(2, 0.5))
         meter, before = Meter(self.contender), load.look()
-        time.sleep(size(10, 1.5))
+        time.sleep(SIZES["seconds"])
         after, us = load.look(), meter.us()
         self.found["ping_us"] = us / max(1, after[count] - before[count])
-        self.found["ping_rate"] = (after[count] - before[count]) / size(10, 1.5)
+        self.found["ping_rate"] = (after[count] - before[count]) / SIZES["seconds"]
         self.end(load)
 
     def push(self):
         """One message a second to each session: latency, and CPU time for each."""
-        seconds = size(15, 3)
-        load = self.load(listeners=size(1000, 300), rate=1, window=seconds)
+        seconds = SIZES["seconds"]
+        load = self.load(listeners=SIZES["listeners"], rate=1, window=seconds)
         load.go(self.contender.port)
-        time.sleep(2)
+        time.sleep(size(2, 1))
         meter, before = Meter(self.contender), load.look()
         load.mark(time.monotonic())
         time.sleep(seconds)
@@ -155,8 +159,8 @@ class Bench:
 def plain_tcp():
     """The latency of a message from the sink to a client, with nothing between them but a socket."""
     with open(OUT / "load.log", "ab") as log:
-        seconds = size(15, 3)
-        load = Load(log=log, tcp=True, listeners=size(1000, 300), rate=1, window=seconds)
+        seconds = SIZES["seconds"]
+        load = Load(log=log, tcp=True, listeners=SIZES["listeners"], rate=1, window=seconds)
         load.go(load.port)
         time.sleep(1)
         load.mark(time.monotonic())
@@ -166,7 +170,7 @@ def plain_tcp():
     return {"push_p50": window["p50"], "push_p99": window["p99"]}
 
 
-def held(kind, wanted, loaders=3, children=3):
+def held(kind, wanted, loaders=3, children=3, settle=10):
     """How many sessions one manager holds at once, and whether each of them still gets a message."""
     sinks = [free_port() for _ in range(loaders)]
     contender = kind(sessions=wanted, children=children)
@@ -180,8 +184,8 @@ def held(kind, wanted, loaders=3, children=3):
                 load.start(contender.port)
             live = wait_until_live(loads, wanted)
             for load in loads:
-                load.say("poke 10")
-            time.sleep(15)
+                load.say(f"poke {settle}")
+            time.sleep(settle * 1.5)
             looks = [load.look() for load in loads]
             reached = sum(f["down"] for f in looks)
             failed = sum(f["lost_sessions"] + f["http_errors"] + f["hung"] for f in looks)
@@ -310,7 +314,7 @@ def round_of(names, runs, wrong):
         if name == "tcp":
             found = plain_tcp()
         else:
-            with Bench(ALL[name](sessions=size(5000, 500))) as bench:
+            with Bench(ALL[name](sessions=SIZES["sessions"])) as bench:
                 bench.run()
             found = bench.found
             wrong += [(name, said) for said in bench.faults]

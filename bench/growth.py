@@ -9,8 +9,10 @@ docs/BENCHMARKS.md defines the figures. Writes build/bench/growth.json and growt
 is 1 when anything was lost, doubled or out of order.
 """
 
+import functools
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -24,12 +26,21 @@ from contenders import ModBosh, versions  # noqa: E402
 from loader import Load, faults  # noqa: E402
 
 PER_LOADER = 9000  # two descriptors for each session, client's and server's
-FILES = 20000      # a process may open, and what a session needs of them in httpd
-FILES_EACH = 3
+FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def files_of(pids):
-    return [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
+    """Of the fullest of these processes."""
+    return max(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+
+
+@functools.cache
+def files_each():
+    """Descriptors that httpd has open for one idle session."""
+    with Fleet(200, 1, rate=0, wait=60) as fleet:
+        before = files_of(fleet.contender.processes())
+        fleet.fill()
+        return round((files_of(fleet.contender.processes()) - before) / 200, 1)
 
 
 class Fleet:
@@ -99,7 +110,7 @@ class Fleet:
 def point(sessions, children, wrong):
     """One line of the table: a hundred sessions ping in a closed loop beside the others, then all are pushed to."""
     seconds, listeners = size(10, 2), max(1, sessions - 100)
-    if listeners * FILES_EACH > children * FILES * 9 // 10:
+    if listeners * files_each() > children * FILES * 9 // 10:
         return {"sessions": sessions, "children": children, "stopped": "files"}
     with Fleet(listeners, children, more=1, rate=0, window=seconds, wait=60) as fleet:
         live = fleet.fill()
@@ -111,7 +122,7 @@ def point(sessions, children, wrong):
         time.sleep(size(12, 1))
         found = {"sessions": sessions, "children": children,
                  "memory_kb": (pss_kb(fleet.contender.processes()) - fleet.empty) / sessions,
-                 "files": max(files_of(fleet.contender.processes()))}
+                 "files": files_of(fleet.contender.processes())}
         lock, before, meter = fleet.contender.status()["counters"], pinging.look()["pings"], Meter(fleet.contender)
         time.sleep(seconds)
         us, pings = meter.us(), pinging.look()["pings"] - before
@@ -147,7 +158,7 @@ def growth():
     for p in points:
         cells = [p["stopped"]] if "stopped" in p else [f"{p[k]:.{d}f}" for k, (_, d) in HEADS.items()]
         lines.append(f"| {p['sessions']:,} | {p['children']} | " + " | ".join(cells) + " |")
-    lines += ["", *ratios(points), f"{v['date']}, {v['machine']}, commit {v['commit']}; load average {load}, "
+    lines += ["", *ratios(points), f"{files_each()} descriptors of httpd for each idle session", f"{v['date']}, {v['machine']}, commit {v['commit']}; load average {load}, "
               f"{os.getloadavg()[0]}" + (", QUICK" if QUICK else ""), *(f"Fault: {said}" for said in wrong)]
     text = "\n".join(lines) + "\n"
     (OUT / "growth.json").write_text(json.dumps({"versions": v, "load": load, "quick": QUICK, "points": points, "faults": wrong}, indent=1))
@@ -172,13 +183,13 @@ def available_mb():
 
 def trial(wanted):
     """As many live sessions as this machine bears, each with a message and a poll a minute, for some minutes."""
-    minutes, children = size(3, 1), max(2, -(-wanted * FILES_EACH // (FILES * 3 // 4)))
-    memory, began, found = available_mb(), time.monotonic(), {"wanted": wanted, "children": children}
+    minutes, children = size(3, 1), max(2, int(wanted * files_each() / (FILES * 3 // 4)) + 1)
+    memory, began, found = available_mb(), time.monotonic(), {"wanted": wanted, "children": children, "files_each": files_each()}
     with Fleet(wanted, children, threads=32, rate=0, window=60, wait=60) as fleet:
         found["live"], found["login_seconds"] = fleet.fill(), round(time.monotonic() - began)
         print(f"{found['live']} sessions after {found['login_seconds']} s", flush=True)
         pids = fleet.contender.processes()
-        found["files"] = max(files_of(pids))
+        found["files"] = files_of(pids)
         for minute in range(minutes):
             for load in fleet.loads:
                 load.say(f"rate {1 / 60}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tools of `make bench-restart` do what they say: a tiny run of each kind, and one that must be found bad."""
+"""The tools of `make bench-restart` and `make bench` do what they say: tiny runs, and some that must be found bad."""
 
 import subprocess
 import sys
@@ -9,6 +9,9 @@ from bosh_env import ROOT, VALGRIND, wait_for
 
 sys.path.insert(0, str(ROOT / "bench"))
 
+import bench
+import contenders
+import loader
 import restart
 
 pytestmark = [pytest.mark.skipif(VALGRIND, reason="one process under valgrind"), pytest.mark.limit(120)]
@@ -16,7 +19,7 @@ pytestmark = [pytest.mark.skipif(VALGRIND, reason="one process under valgrind"),
 
 @pytest.fixture(scope="module", autouse=True)
 def bosh_load():
-    done = subprocess.run(["make", "-s", "build/bench/bosh-load"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["make", "-s", "build/bench/bosh-load", "build/bench/mod_floor.so"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -45,3 +48,58 @@ def test_loss_is_found():
         figures = run.finish()
     assert figures["lost_sessions"] == 15 and figures["status"] == 1
     assert any("sessions lost" in line for line in table.failed), table.failed
+
+
+# --- make bench ----------------------------------------------------------------------------------
+
+PINGS, PUSHES = {"pingers": 3}, {"listeners": 5, "rate": 200}
+
+
+def load_without_httpd(fault, options):
+    """bosh-load with its own sink at the other end, over plain TCP, for some hundred messages or pings."""
+    load = loader.Load(log=subprocess.DEVNULL, tcp=True, fault=fault, patience=1, **options)
+    key, count = "down", 300
+    if "pingers" in options:
+        # Every 50th answer is wrong, the first ones are those of the logins. A client whose ping is lost stands still.
+        key, count = "pings", 3 * 50 - 3 - 3
+    try:
+        load.go(load.port)
+        wait_for(lambda: load.look()[key] >= count, 20, "the sink is at it")
+        return load.stop()
+    finally:
+        load.kill()
+
+
+@pytest.mark.parametrize("options", [PINGS, PUSHES], ids=["pings", "pushes"])
+def test_a_run_without_faults(options):
+    figures = load_without_httpd("none", options)
+    assert figures["status"] == 0 and loader.faults(figures) == "", figures
+
+
+@pytest.mark.parametrize("fault, options, counted", [
+    ("lose", PINGS, "lost"), ("lose", PUSHES, "lost"), ("double", PINGS, "doubled"), ("double", PUSHES, "doubled"),
+    ("swap", PUSHES, "disordered")], ids=lambda v: v if isinstance(v, str) else next(iter(v)))
+def test_faults_are_found(fault, options, counted):
+    figures = load_without_httpd(fault, options)
+    assert figures["status"] == 1 and figures[counted] > 0, figures
+    assert loader.faults(figures) != ""
+
+
+def test_figures_of_a_small_run(monkeypatch, tmp_path):
+    """mod_bosh and the floor, all figures of the table, none of them nonsense."""
+    monkeypatch.setattr(bench, "QUICK", True)
+    monkeypatch.setattr(bench, "OUT", tmp_path)
+    monkeypatch.setattr(bench, "SIZES", {"sessions": 20, "listeners": 20, "loop": 10, "seconds": 0.5, "settle": 0.5})
+    runs, wrong = {}, []
+    bench.round_of(["mod_bosh", "floor"], runs, wrong)
+    assert wrong == []
+    mine, floor = runs["mod_bosh"][0], runs["floor"][0]
+    assert set(mine) >= set(bench.COLUMNS)
+    assert all(mine[key] > 0 for key in bench.COLUMNS if key != "memory_kb"), mine  # 20 sessions drown in the noise
+    assert floor["ping_us"] > 0
+    record = {"versions": contenders.versions(), "quick": True, "rounds": 1, "load": [0, 0], "runs": runs, "faults": [],
+              "medians": {name: bench.medians(found) for name, found in runs.items()},
+              "held": {"mod_bosh": bench.held(contenders.ModBosh, 60, settle=1)}}
+    assert record["held"]["mod_bosh"] == {"held": 60, "reached": 60, "failures": 0}
+    text = bench.report(record)
+    assert "| mod_bosh |" in text and "| trivial handler |" in text and "bars missed" in text
