@@ -30,6 +30,7 @@
 #include "bosh_hold.h"
 #include "bosh_lock.h"
 #include "bosh_loop.h"
+#include "bosh_map.h"
 #include "bosh_parent.h"
 #include "bosh_request.h"
 #include "bosh_sizes.h"
@@ -415,6 +416,7 @@ static void child_stopping(apr_pool_t *pool, int graceful)
 static void register_hooks(apr_pool_t *p)
 {
     bosh_hold_register(p);
+    bosh_map_register();
     bosh_status_register(p);
     ap_hook_pre_config(pre_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_config(check_config, NULL, NULL, APR_HOOK_MIDDLE);
