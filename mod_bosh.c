@@ -36,6 +36,7 @@
 #include "bosh_sizes.h"
 #include "bosh_status.h"
 #include "bosh_upstream.h"
+#include "bosh_xml.h"
 
 #define RETAINED_KEY "mod_bosh:retained"
 #define PAGE         4096
@@ -323,6 +324,15 @@ static void worker_bounds(int *wakes, int *blocked)
         threads > 1 ? threads - (threads + 3) / 4 : 0; /* a quarter stays free; prefork: no bound */
 }
 
+/* Without a seed the parsers only cost more. */
+static void seed_parsers(void)
+{
+    unsigned long seed = 0;
+
+    (void)apr_generate_random_bytes((unsigned char *)&seed, sizeof(seed));
+    bosh_xml_seed(seed);
+}
+
 /* A stream in escrow counts against this limit, whose lower bound is for programs that use select(). */
 static void raise_file_limit(void)
 {
@@ -379,6 +389,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     worker_bounds(&wakes, &blocked);
     bosh_parent_child_init(pchild);
     raise_file_limit();
+    seed_parsers();
     rv = bosh_loop_start(&loop, &cfg, pchild);
     if (rv == APR_SUCCESS) {
         rv = bosh_hold_child_init(pchild, s, global->async != 0, wakes, blocked, stop_in_time,

@@ -66,6 +66,13 @@ typedef struct bosh_xml_sink_t {
     const char *known_prefix, *known_uri; /* on the root: need not be repeated; or NULL */
 } bosh_xml_sink_t;
 
+/*
+ * Random bits that nobody else knows, for expat's hash tables in this process (names chosen by an attacker must
+ * not meet in one bucket). Said before the first document and before there are threads; unsaid, or 0, expat calls
+ * the system for new ones at each document, which costs as much as a small document itself.
+ */
+void bosh_xml_seed(unsigned long secret);
+
 /* The sink and ctx are kept, not copied. NULL: no memory. */
 bosh_xml_t *bosh_xml_create(const bosh_xml_sink_t *sink, void *ctx);
 void bosh_xml_destroy(bosh_xml_t *x);

@@ -33,6 +33,8 @@
  */
 extern XML_Bool XMLCALL XML_SetReparseDeferralEnabled(XML_Parser, XML_Bool) __attribute__((weak));
 
+static unsigned long seed; /* 0: expat asks the system for one at each document */
+
 struct bosh_xml_t {
     XML_Parser parser;
     const bosh_xml_sink_t *sink;
@@ -366,6 +368,11 @@ bosh_scope_t *bosh_xml_scope(bosh_xml_t *x)
     return &x->scope;
 }
 
+void bosh_xml_seed(unsigned long secret)
+{
+    seed = secret;
+}
+
 bosh_xml_t *bosh_xml_create(const bosh_xml_sink_t *sink, void *ctx)
 {
     bosh_xml_t *x = calloc(1, sizeof(*x));
@@ -407,6 +414,9 @@ static void equip(bosh_xml_t *x)
     XML_SetStartDoctypeDeclHandler(p, on_doctype);
     XML_SetSkippedEntityHandler(p, on_entity);
     XML_SetXmlDeclHandler(p, on_xml_decl);
+    if (seed != 0) {
+        XML_SetHashSalt(p, seed);
+    }
     /* Deferral (expat 2.6, and Debian's 2.5) would keep back a stanza that is already complete
      * until more bytes come. The quadratic cost it guards against is bounded by the size limits
      * of the callers.
