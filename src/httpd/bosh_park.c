@@ -54,6 +54,15 @@ APLOG_USE_MODULE(bosh);
 /* With less Timeout than this the re-arming costs more than a blocked thread. */
 #define MIN_TIMEOUT apr_time_from_sec(1)
 
+/* A request that has waited this long will go on waiting, more often than not: until it is answered, its
+ * connection needs a third of the memory that it has come to. Each time costs a wake and some 100 us. */
+#define OLD apr_time_from_sec(3)
+
+/* Blocks of a connection's allocator: what headers, body and answer of its requests have needed beyond what a
+ * waiting request occupies. */
+#define BLOCK      (8192 - APR_MEMNODE_T_SIZE)
+#define MAX_BLOCKS 5
+
 /* Our part of a connection, in its pool; also of one that never holds anything. */
 typedef struct park_t {
     bool in_wrapper; /* our process_connection hook is on the stack: SUSPENDED comes back to it */
@@ -61,6 +70,8 @@ typedef struct park_t {
     bool swapped;
     bool flying; /* a wake of this connection has not landed yet */
     bool watch_input;
+    bool trimmed;         /* during this hold */
+    apr_time_t began;     /* the hold */
     int epoll, wake;      /* -1 until the first hold */
     apr_os_sock_t client; /* the socket's own descriptor */
     apr_interval_time_t timeout;
@@ -225,6 +236,8 @@ void bosh_park_begin(const bosh_hold_t *h)
 
     p->hold = *h;
     p->holding = true;
+    p->trimmed = false;
+    p->began = bosh_clock_now();
     p->timeout = timeout_of(h->r);
 }
 
@@ -283,6 +296,29 @@ static void wait_again(conn_rec *c, park_t *p)
     c->cs->sense = CONN_SENSE_WANT_READ;
 }
 
+/*
+ * Gives back what lies on the free list of the connection's allocator, which keeps up to MaxMemFree: the blocks are
+ * taken from it and freed while it may keep nothing. Such as are not there are made by that, and go with the others.
+ */
+static void trim(conn_rec *c)
+{
+    apr_allocator_t *a = apr_pool_allocator_get(c->pool);
+    apr_memnode_t *list = NULL;
+
+    for (int i = 0; i < MAX_BLOCKS; i++) {
+        apr_memnode_t *node = apr_allocator_alloc(a, BLOCK);
+        if (node != NULL) {
+            node->next = list;
+            list = node;
+        }
+    }
+    if (list != NULL) {
+        apr_allocator_max_free_set(a, 1);
+        apr_allocator_free(a, list);
+        apr_allocator_max_free_set(a, ap_max_mem_free);
+    }
+}
+
 static void resumed(conn_rec *c, park_t *p)
 {
     bosh_why_t why;
@@ -295,9 +331,13 @@ static void resumed(conn_rec *c, park_t *p)
     }
     if (bosh_hold_ask(&p->hold, look(p), &why, &result)) {
         end_request(c, p, why, result);
-    } else {
-        wait_again(c, p);
+        return;
     }
+    if (!p->trimmed && bosh_clock_now() - p->began >= OLD) {
+        trim(c);
+        p->trimmed = true;
+    }
+    wait_again(c, p);
 }
 
 /*
@@ -362,7 +402,7 @@ static void suspend_connection(conn_rec *c, request_rec *r)
 {
     park_t *p = async && c->master == NULL ? park_of(c) : NULL;
     apr_socket_t *s;
-    apr_time_t rearm;
+    apr_time_t now, due;
 
     (void)r;
     if (p == NULL) {
@@ -375,9 +415,12 @@ static void suspend_connection(conn_rec *c, request_rec *r)
     s = ap_get_conn_socket(c);
     apr_os_sock_put(&s, &p->epoll, c->pool);
     p->swapped = true;
-    rearm = bosh_clock_now() + p->timeout -
-            (p->timeout < 4 * REARM_BEFORE ? p->timeout / 4 : REARM_BEFORE);
-    bosh_waiter_park(p->hold.w, p->wake, rearm < p->hold.deadline ? rearm : p->hold.deadline);
+    now = bosh_clock_now();
+    due = now + p->timeout - (p->timeout < 4 * REARM_BEFORE ? p->timeout / 4 : REARM_BEFORE);
+    if (!p->trimmed && p->began + OLD < due) {
+        due = p->began + OLD;
+    }
+    bosh_waiter_park(p->hold.w, p->wake, due < p->hold.deadline ? due : p->hold.deadline);
 }
 
 static void resume_connection(conn_rec *c, request_rec *r)
