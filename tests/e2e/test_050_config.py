@@ -21,7 +21,7 @@ WRONG = ["BoshUpstream", "BoshUpstream example.com", "BoshUpstream example.com n
          "BoshUpstream *.example.com srv", "BoshUpstream example.com tls=off", "BoshAllowDomain a@b", "BoshAllowDomain *x",
          "BoshAllowDomain", "BoshResolver", "BoshResolver ns.example", "BoshResolver 192.0.2.1:x", "BoshResolver [192.0.2.1]:53",
          "BoshUpstream a@b 127.0.0.1:5222 tls=off", "BoshMaxWait x", "BoshMaxWait -1", "BoshMaxWait 99999", "BoshMaxWait",
-         "BoshMaxHold -1", "BoshMaxHold 1.5", "BoshMaxHold 256", "BoshMaxRequests 0", "BoshMaxRequests 256",
+         "BoshMaxHold -1", "BoshMaxHold 1.5", "BoshMaxHold 256", "BoshMaxRequests 0", "BoshMaxRequests 256", "BoshMaxStreams 0", "BoshMaxStreams 9", "BoshMaxStreams x",
          "BoshInactivity x", "BoshInactivity 100ms", "BoshMaxPause -5", "BoshPolling 5 5", "BoshMaxBody 0", "BoshMaxBody 1X",
          "BoshMaxStanza 9999", "BoshQueueSize 0", "BoshMaxSessions 0", "BoshMaxSessions x", "BoshMemory 1K",
          "BoshMaxSessionsPerAddress -1", "BoshLoginTimeout x", "BoshLoginSize 1X", "BoshRequireTLS perhaps",

@@ -751,6 +751,174 @@ START_TEST(test_what_was_not_delivered_goes_back_where_it_came_from)
 }
 END_TEST
 
+/* ---- all of it in any order ---- */
+
+#define ROUNDS 100
+
+static unsigned pick(unsigned n)
+{
+    return (unsigned)rand() % n;
+}
+
+/* What each stream was sent and what came of it: messages are numbered, the next one expected is noted. */
+typedef struct tally_t {
+    int up_sent, up_got, down_sent, down_got;
+    bool alive;
+} tally_t;
+
+static tally_t tally[BOSH_MAX_STREAMS + 2];
+
+/* The numbers in `text`, which go on where those before ended. */
+static void follow(const char *text, const char *mark, int *next)
+{
+    for (const char *p = strstr(text, mark); p != NULL; p = strstr(p + 1, mark)) {
+        ck_assert_int_eq(atoi(p + strlen(mark)), *next);
+        (*next)++;
+    }
+}
+
+static int read_answers(int from)
+{
+    for (; from < E->nconns && !held(from); from++) {
+        for (int i = 0; i < nstreams; i++) {
+            /* Until there is a second one, answers are the first one's. */
+            if (names(from, i) || (i == 0 && names_none(from))) {
+                char mark[32];
+                snprintf(mark, sizeof(mark), "id='u%d.", i);
+                follow(answer(from), mark, &tally[i].up_got);
+                ck_assert(!contains(from, "id='u") || contains(from, mark));
+                tally[i].alive = tally[i].alive && !contains(from, "type='terminate'");
+            }
+        }
+        ck_assert_msg(!contains(from, "type='terminate'") || !names_none(from), "%s", answer(from));
+    }
+    return from;
+}
+
+/* How many streams live in truth. */
+static unsigned lively(void)
+{
+    bosh_session_t *s = bosh_arena_session(&E->a, streams[0].index);
+    unsigned n = 0;
+
+    for (bosh_session_t *st = s; st != NULL; st = bosh_multi_next(&E->a, s, st)) {
+        n += bosh_multi_state(st) == BOSH_ST_LIVE;
+    }
+    return n;
+}
+
+static void write_down(int i)
+{
+    const char *out;
+    char mark[32];
+
+    use(i);
+    out = session() != NULL ? sent() : "";
+    snprintf(mark, sizeof(mark), "id='d%d.", i);
+    follow(out, mark, &tally[i].down_got);
+}
+
+START_TEST(test_in_any_order)
+{
+    uint64_t rid = 1000;
+    int read = 0;
+
+    srand((unsigned)_i + 1);
+    E->lim.queue_size = 2000;
+    E->lim.answer_size = 300;
+    memset(tally, 0, sizeof(tally));
+    open_first("");
+    tally[0].alive = true;
+    for (int round = 0; round < ROUNDS; round++) {
+        int i = (int)pick((unsigned)nstreams), living = 0;
+        char text[128], attrs[128] = "";
+        bool open = false;
+
+        for (int k = 0; k < nstreams; k++) {
+            living += tally[k].alive; /* as far as the client knows */
+        }
+        use(i);
+        open = session() != NULL && bosh_multi_state(session()) == BOSH_ST_LIVE;
+        switch (pick(8)) {
+        case 0:
+            if (living < 3 && nstreams < BOSH_MAX_STREAMS) {
+                int before = nstreams;
+                add(++rid, "b.example");
+                ck_assert_int_eq(nstreams, before + 1);
+                use(before);
+                features("b.example", "en");
+                tally[before].alive = true;
+            }
+            break;
+        case 1:
+        case 2: /* from a server */
+            if (open) {
+                snprintf(text, sizeof(text), "<message xmlns='jabber:client' id='u%d.%d'/>", i,
+                         tally[i].up_sent++);
+                server(text);
+            }
+            break;
+        case 3:
+        case 4: /* to one of them */
+            if (open) {
+                snprintf(attrs, sizeof(attrs), "stream='%s'", streams[i].name);
+                snprintf(text, sizeof(text), "<message xmlns='jabber:client' id='d%d.%d'/>", i,
+                         tally[i].down_sent++);
+                use(0);
+                req(++rid, attrs, text);
+            }
+            break;
+        case 5:
+            req(++rid, "", "");
+            break;
+        case 6:
+            write_down(i);
+            break;
+        default: /* one that is not the last ends, by its server or by the client */
+            if (open && lively() > 1 && pick(4) == 0) {
+                if (pick(2) == 0) {
+                    write_down(i);
+                    link_over(BOSH_COND_REMOTE_CONNECTION_FAILED);
+                    tally[i].down_sent = tally[i].down_got;
+                } else {
+                    snprintf(attrs, sizeof(attrs), "type='terminate' stream='%s'", streams[i].name);
+                    req(++rid, attrs, "");
+                    write_down(i);
+                    link_over(BOSH_COND_NONE);
+                }
+            }
+            break;
+        }
+        read = read_answers(read);
+        ck_assert_int_eq(bosh_arena_session(&E->a, streams[0].index)->state, BOSH_ST_LIVE);
+    }
+    for (int n = 0; n < 200 && read < 3000; n++) { /* what is left */
+        req(++rid, "", "");
+        read = read_answers(read);
+        for (int i = 0; i < nstreams; i++) {
+            write_down(i);
+        }
+    }
+    for (int i = 0; i < nstreams; i++) {
+        ck_assert_int_eq(tally[i].up_got, tally[i].up_sent);
+        ck_assert_int_eq(tally[i].down_got, tally[i].down_sent);
+    }
+    use(0);
+    req(++rid, "type='terminate'", "");
+    for (int i = nstreams - 1; i >= 0; i--) {
+        use(i);
+        if (session() != NULL) {
+            sent();
+            link_over(BOSH_COND_NONE);
+        }
+    }
+    use(0);
+    pass((BOSH_TOMB_SECONDS + 3) * SEC);
+    ck_assert_int_eq(records(), 0);
+    ck_assert_uint_eq(E->a.h->nfree_chunks, E->a.h->sizes.chunks);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("multi");
@@ -790,6 +958,7 @@ int main(void)
     tcase_add_test(tc, test_a_session_given_up_leaves_no_branch);
     tcase_add_test(tc, test_its_owner_dies);
     tcase_add_test(tc, test_what_was_not_delivered_goes_back_where_it_came_from);
+    tcase_add_loop_test(tc, test_in_any_order, 0, 12);
     suite_add_tcase(suite, tc);
     sr = srunner_create(suite);
     srunner_run_all(sr, CK_NORMAL);
