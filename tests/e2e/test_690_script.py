@@ -187,7 +187,7 @@ def test_S_002_S_008_S_013_S_014_a_session(httpd, stub_server, stub, mpm):
 
 def test_S_002_no_post_in_a_script_session(client, pure, stub):
     session, upstream = client.start(stub)
-    held = session.send(1001)
+    held = session.send(1001).held()
     TB(pure.post(session.body(1002, X.message("x"))).answer(), "bad-request")  # in the syntax of the request
     TB(held.answer(), "other-request")
     session.over = True
@@ -350,7 +350,8 @@ def test_S_017_the_servers_error(client, stub):
 # ---- strangers ----
 
 @pytest.mark.parametrize("headers", [
-    {"Referer": PAGE + "/a/b?c"}, {"Referer": PAGE}, {"Referer": "http://other.example:8080/"}, {"Origin": PAGE},
+    {"Referer": PAGE + "/a/b?c"}, {"Referer": PAGE}, {"Referer": PAGE + "?c"}, {"Referer": PAGE + "#c"},
+    {"Referer": "http://other.example:8080/"}, {"Origin": PAGE},
     {"Referer": "http://localhost/"}, {"Referer": None, "Sec-Fetch-Site": "same-origin"},
     {"Referer": PAGE + "/", "Sec-Fetch-Site": "cross-site"}])
 def test_S_018_pages_that_may(client, stub, headers):

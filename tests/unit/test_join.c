@@ -221,6 +221,21 @@ START_TEST(test_S_006_no_memory)
 }
 END_TEST
 
+/* Behind a request that waits for room towards the server, too: the loop, which makes it, joins nothing. */
+START_TEST(test_S_006_no_room_towards_the_server)
+{
+    E->lim.queue_size = 120;
+    open_script("");
+    get_req(1001, "", M("first, which fills the queue"));
+    get_req(1002, "", M("second, which has no room in it"));
+    server(M("for 1001"));
+    get_req(1003, "", M("third"));
+    ck_assert_uint_eq(session()->processed, 1001);
+    ck_assert_str_eq(sent(), M("first, which fills the queue") M("second, which has no room in it")
+                                 M("third"));
+}
+END_TEST
+
 /* The worker that should join dies: the text is still there for the next one that looks. */
 START_TEST(test_S_006_a_worker_that_dies)
 {
@@ -366,6 +381,7 @@ int main(void)
         test_S_006_a_restart_between,
         test_S_006_the_end_of_a_session,
         test_S_006_no_memory,
+        test_S_006_no_room_towards_the_server,
         test_S_006_a_worker_that_dies,
         test_S_006_the_first_to_come_back_counts,
         test_S_007_alone,
