@@ -41,16 +41,31 @@ bool bosh_answer_pending(bosh_arena_t *a, bosh_session_t *s)
     return s->link.up.items > 0 || s->state == BOSH_ST_ENDING;
 }
 
+/* A request waits on a connection that lives, and not for one before it: that has an end of its own (B-145). */
+static bool client_waits(bosh_arena_t *a, bosh_session_t *s)
+{
+    if (bosh_window_oldest(a, s, true) != NULL) {
+        return true;
+    }
+    for (uint64_t rid = s->processed + 1; rid <= s->received; rid++) {
+        const bosh_slot_t *slot = bosh_window_slot(a, s, rid);
+        if (slot != NULL && slot->holder.peer != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void bosh_answer_touch(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
 {
     apr_time_t at;
 
     if (s->state == BOSH_ST_TOMB) {
         at = now + apr_time_from_sec(BOSH_TOMB_SECONDS);
-    } else if (bosh_window_oldest(a, s, true) != NULL) {
+    } else if (client_waits(a, s)) {
         at = BOSH_NEVER;
-    } else if (s->pause_until != 0) {
-        at = s->pause_until;
+    } else if (s->pause_until != 0 && bosh_window_open(a, s, true) == 0) {
+        at = s->pause_until; /* B-215: until anything comes, in its turn or not */
     } else if (s->inactivity > 0) {
         at = now + apr_time_from_sec(s->inactivity);
     } else { /* B-209; but a session without a server does not wait for ever to say so */
@@ -346,6 +361,14 @@ static bool has_key(const bosh_session_t *s, const bosh_slot_t *slot)
     return (s->flags & BOSH_SESS_KEYED) && !(slot->flags & BOSH_SLOT_CREATION);
 }
 
+/* Full both ways: the server may wait to be read before it reads, and only a processed request can take what it
+ * has said. So one more is let in. */
+static bool stuck(bosh_arena_t *a, bosh_session_t *s)
+{
+    return (s->link.flags & BOSH_LINK_STALLED) && s->link.up.items > 0 &&
+           bosh_window_oldest(a, s, true) == NULL;
+}
+
 /*
  * Applies one request, in rid order. False: no room towards the server, it stays DEFERRED and the window
  * stands still behind it until the loop has written (back-pressure, B-125).
@@ -361,7 +384,8 @@ static bool apply(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh
         }
     } else if (s->state == BOSH_ST_LIVE && slot->payload.items > 0) {
         if (down->items > 0 &&
-            (size_t)BOSH_QUEUE_BYTES(down) + BOSH_QUEUE_BYTES(&slot->payload) > lim->queue_size) {
+            (size_t)BOSH_QUEUE_BYTES(down) + BOSH_QUEUE_BYTES(&slot->payload) > lim->queue_size &&
+            !stuck(a, s)) {
             return false;
         }
         a->h->count.stanzas_down += slot->payload.items;

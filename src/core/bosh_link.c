@@ -171,6 +171,10 @@ bool bosh_session_may_read(bosh_arena_t *a, bosh_session_t *s, const bosh_limits
     if (may) {
         s->link.flags &= (uint8_t)~BOSH_LINK_STALLED;
     } else {
+        if (!(s->link.flags & BOSH_LINK_STALLED) &&
+            bosh_window_slot(a, s, s->processed + 1) != NULL) {
+            bosh_answer_mail_owner(a, s); /* full both ways: one more request is let in */
+        }
         s->link.flags |= BOSH_LINK_STALLED;
     }
     return may;

@@ -96,8 +96,8 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
 {
     bool due, tried;
 
-    if ((slot->flags & BOSH_SLOT_SUSPECT) && now >= slot->due) {
-        bosh_answer_settle(a, now, s, lim);
+    if (slot->state == BOSH_SLOT_DEFERRED && (must || now >= slot->due)) {
+        bosh_answer_settle(a, now, s, lim); /* whatever it waits for may be over */
     }
     tried = due = must || now >= slot->due;
     if (slot->state == BOSH_SLOT_HELD) {
@@ -121,6 +121,7 @@ static void look(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_
          * allows. The payload stays, the rid stays received. */
         slot->flags |= BOSH_SLOT_EXCUSED;
         slot->holder.peer = 0;
+        bosh_answer_touch(a, now, s); /* B-203 */
         bosh_pace_holder_gone(a, s);
         tell_error(v);
     } else {
@@ -494,6 +495,11 @@ void bosh_session_poll(bosh_arena_t *a, apr_time_t now, const bosh_limits_t *lim
     bosh_slot_t *slot = s != NULL ? bosh_window_slot(a, s, rid) : NULL;
 
     begin_verdict(a, s, rid, v);
+    if (slot == NULL && s != NULL && s->state != BOSH_ST_TOMB) {
+        tell_error(
+            v); /* sent again, and that one has fetched the answer, which is let go (B-165) */
+        return;
+    }
     if (slot == NULL) { /* refused, or there was no memory for its answer */
         bool why = s != NULL && s->state == BOSH_ST_TOMB && s->cond != BOSH_COND_NONE;
         tell(v, why ? (bosh_cond_t)s->cond : BOSH_COND_ITEM_NOT_FOUND);

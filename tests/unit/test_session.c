@@ -352,6 +352,41 @@ START_TEST(test_B_125_back_pressure_towards_the_client)
 }
 END_TEST
 
+/* The server reads nothing before it has been read itself, and what it says goes to requests alone. */
+START_TEST(test_B_125_full_both_ways)
+{
+    char *big = malloc(70000);
+    int c;
+
+    E->lim.queue_size = 100000;
+    open_session("");
+    snprintf(big, 70000, M("%060000d"), 1);
+    c = req(1001, "", big);
+    server(big);
+    ck_assert(contains(c, "<message"));
+    server(big);
+    server(big);
+    ck_assert(!bosh_session_may_read(&E->a, session(), &E->lim));
+    c = req(1002, "", big); /* no room for it, and nobody else to take anything */
+    ck_assert(contains(c, "<message"));
+    c = req(1003, "", ""); /* below the half: the owner may read again */
+    ck_assert(bosh_session_may_read(&E->a, session(), &E->lim));
+    ck_assert_uint_eq(strlen(sent()), 2 * strlen(big));
+    c = req(1004, "", big);
+    server(big);
+    server(big);
+    E->lim.queue_size = 60000;
+    c = req(1005, "", big); /* full only now */
+    ck_assert(held(c));
+    server(big);
+    server(big);
+    ck_assert(!bosh_session_may_read(&E->a, session(), &E->lim));
+    settle();
+    ck_assert(contains(c, "<message"));
+    free(big);
+}
+END_TEST
+
 START_TEST(test_full_memory_loses_nothing)
 {
     char *big = malloc(70000);
@@ -616,6 +651,30 @@ START_TEST(test_B_112_an_answer_waits_for_its_holder)
 }
 END_TEST
 
+/* The answer is there, its holder has not come for it yet, and the same request comes on another connection. */
+START_TEST(test_B_165_a_holder_that_comes_too_late)
+{
+    int a, b;
+
+    open_session("");
+    a = req(1001, "", "");
+    E->lazy = true; /* nobody fetches what is stored */
+    b = req(1002, "", "");
+    ck_assert(held(a));
+    ck_assert(is_empty(req(1001, "", ""))); /* fetched here, and let go below */
+    for (uint64_t rid = 1003; rid < 1007; rid++) {
+        int c = req(rid, "", "");
+        poll_conn(b, false);
+        b = c;
+    }
+    poll_conn(a, false);
+    ck_assert(is_error(a)); /* and no end: the session lives */
+    ck_assert_uint_eq(session()->state, BOSH_ST_LIVE);
+    E->lazy = false;
+    settle();
+}
+END_TEST
+
 START_TEST(test_B_165_a_repeat_takes_over)
 {
     int a, b, c;
@@ -844,6 +903,32 @@ START_TEST(test_B_202_a_request_that_had_to_wait_for_room)
 }
 END_TEST
 
+/* rows: B-203 */
+START_TEST(test_B_202_a_request_that_waits_for_room)
+{
+    char *big = malloc(70000);
+    int c;
+
+    E->lim.queue_size = 100000;
+    E->lim.inactivity = 5;
+    E->lim.max_hold = 0; /* nothing else is held; a polling session gets a second more */
+    open_session("");
+    snprintf(big, 70000, M("%060000d"), 1);
+    req(1001, "", big);
+    c = req(1002, "", big); /* the server does not read: its client waits all the same */
+    pass(9 * SEC);
+    ck_assert(held(c));
+    ck_assert(session()->state == BOSH_ST_LIVE);
+    pass(2 * SEC);
+    ck_assert(is_error(c)); /* R-05, after `wait`; from here on it is silent */
+    pass(4 * SEC);
+    ck_assert(session()->state == BOSH_ST_LIVE);
+    pass(2 * SEC);
+    ck_assert(session()->state == BOSH_ST_TOMB);
+    free(big);
+}
+END_TEST
+
 START_TEST(test_B_204_resends_count_as_activity)
 {
     open_session("");
@@ -928,6 +1013,22 @@ START_TEST(test_B_211_pause)
     ck_assert(session()->state == BOSH_ST_LIVE);
     pass(2 * SEC);
     ck_assert(session()->state == BOSH_ST_TOMB); /* rows: B-215 */
+}
+END_TEST
+
+/* rows: B-204 */
+START_TEST(test_B_215_a_request_before_its_turn_ends_a_pause)
+{
+    E->lim.inactivity = 5;
+    open_session("");
+    req(1001, "pause='20'", "");
+    pass(19 * SEC);
+    req(1003, "", ""); /* the client is back, and its requests overtake each other */
+    pass(2 * SEC);
+    ck_assert(session()->state == BOSH_ST_LIVE);
+    req(1002, "", "");
+    pass(4 * SEC);
+    ck_assert(session()->state == BOSH_ST_LIVE);
 }
 END_TEST
 
@@ -1359,6 +1460,7 @@ int main(void)
         test_B_123_large_backlog_is_split_between_stanzas,
         test_B_125_back_pressure_towards_the_server,
         test_B_125_back_pressure_towards_the_client,
+        test_B_125_full_both_ways,
         test_full_memory_loses_nothing,
         test_a_full_arena_can_be_emptied,
         test_X_002_kinds_do_not_mix,
@@ -1374,6 +1476,7 @@ int main(void)
         test_B_160_the_last_answers_are_kept,
         test_B_112_an_answer_waits_for_its_holder,
         test_B_165_a_repeat_takes_over,
+        test_B_165_a_holder_that_comes_too_late,
         test_B_168_too_many_repeats,
         test_B_180_an_answer_lost_with_its_connection,
         test_a_page_reload_loses_nothing,
@@ -1387,12 +1490,14 @@ int main(void)
         test_B_200_inactivity,
         test_B_202_no_inactivity_while_held,
         test_B_202_a_request_that_had_to_wait_for_room,
+        test_B_202_a_request_that_waits_for_room,
         test_B_204_resends_count_as_activity,
         test_B_205_inactivity_after_creation,
         test_B_206_server_traffic_is_no_activity,
         test_B_207_inactivity_from_a_hang_up,
         test_B_209_no_inactivity,
         test_B_211_pause,
+        test_B_215_a_request_before_its_turn_ends_a_pause,
         test_B_212_pause_answers_carry_nothing,
         test_B_214_a_short_pause,
         test_B_216_pause_too_long,
