@@ -496,8 +496,9 @@ bool client_arrive(user_t *u, uint32_t which, uint32_t b)
     if (n == 0 || u->told_end) {
         return false;
     }
-    submit(u, found[which % n], b);
-    return true;
+    which = found[which % n];
+    submit(u, which, b);
+    return !u->rq[which].under_way; /* it is when there was no memory for it */
 }
 
 void client_resend(user_t *u, uint32_t which, uint32_t b, bool eager)

@@ -651,9 +651,6 @@ static void hurry(user_t *u)
         return;
     }
     while (client_arrive(u, 0, 1)) {
-        if (u->rq[u->nrq - 1].under_way) {
-            break; /* no memory for it now */
-        }
     }
     for (uint32_t i = 0; i < n; i++) {
         client_resend(u, i, 2, false);
