@@ -154,6 +154,27 @@ unit: $(UNIT) ## unit tests of src/core (NAME=window: only test_window.c)
 fuzz-replay: $(REPLAY) ## feeds the corpus of each fuzzer to it, without a fuzzing engine
 	@$(RUN_TESTS) fuzz-replay $(REPLAY)
 
+# --- instructions, counted ------------------------------------------------------------------------
+
+BUDGET := $(BUILD)/budget/script
+
+$(BUDGET): $(OBJ)/tests/budget/script.o $(CORE_OBJ)
+	@mkdir -p $(@D)
+	@echo "LINK  $@"
+	@$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(apr_libs) $(LIBS)
+
+.PHONY: budget budget-update
+ifeq ($(SANITIZE),)
+budget: $(BUDGET) ## instructions of the session machine, against those stored (callgrind)
+	@$(PYTHON) tests/tools/budget.py $(BUDGET)
+
+budget-update: $(BUDGET) ## stores them: in the commit that changes them
+	@$(PYTHON) tests/tools/budget.py $(BUDGET) --update
+else
+budget budget-update: # what a sanitizer adds is not counted
+	@$(MAKE) -s --no-print-directory $(jobs) SANITIZE= $@
+endif
+
 TIME ?= 60
 fuzz: ## fuzzes with clang: NAME=body TIME=60 (seconds)
 	@$(if $(filter $(NAME),$(FUZZ)),,echo "make fuzz NAME=...: one of: $(FUZZ)" >&2; exit 1)
