@@ -5,7 +5,7 @@
  * was agreed; no timer and no wake-up is forgotten; and all memory comes back.
  *
  *   SEED=n make unit NAME=model     one walk, with its trace
- *   RUNS=n make unit NAME=model     so many walks (5000)
+ *   RUNS=n FIRST=n make unit NAME=model     so many walks (5000), from that seed on
  *
  * A walk that fails is made shorter, step by step, before its trace is shown. Put its seed into model/seeds.txt:
  * those are walked first, always.
@@ -217,6 +217,8 @@ static void shrink(deal_t *d)
     }
 }
 
+static uint64_t base; /* of this run's seeds */
+
 static void fail_with(uint64_t seed)
 {
     static deal_t deal;
@@ -243,7 +245,8 @@ static void fail_with(uint64_t seed)
            "Keep it: echo %llu >>" SEEDS "\n",
            deal.nsteps, before, (unsigned long long)seed, (unsigned long long)seed);
     fflush(stdout);
-    ck_abort_msg("seed %llu: %s: %s", (unsigned long long)seed, shared->property, shared->report);
+    ck_abort_msg("seed %llu, walk %llu: %s: %s", (unsigned long long)seed,
+                 (unsigned long long)(seed - base + 1), shared->property, shared->report);
 }
 
 /* ---- tests ---- */
@@ -264,8 +267,6 @@ START_TEST(test_seeds_that_failed_once)
     fclose(f);
 }
 END_TEST
-
-static uint64_t base; /* of this run's seeds */
 
 START_TEST(test_random_walks)
 {
@@ -298,7 +299,8 @@ int main(void)
     if (shared == MAP_FAILED) {
         return 1;
     }
-    base = (uint64_t)time(NULL) * 100000 + (uint64_t)getpid() % 100000;
+    base = getenv("FIRST") != NULL ? strtoull(getenv("FIRST"), NULL, 10)
+                                   : (uint64_t)time(NULL) * 100000 + (uint64_t)getpid() % 100000;
     suite_add_tcase(suite, tc);
     tcase_set_timeout(tc, 280); /* a slow machine's: check.sh ends a program after 300 s */
     tcase_add_test(tc, test_seeds_that_failed_once);
