@@ -175,6 +175,7 @@ def test_U_001_a_labels_are_asked_for(ns, client, stub, written, ascii_form):
     session.terminate()
 
 
+@pytest.mark.valgrind
 @pytest.mark.rows("U-002")
 def test_U_002_the_next_priority_only_after_all_of_the_first_failed(ns, client, stub, second, domain):
     for _ in range(3):
@@ -654,4 +655,33 @@ def test_a_restart_while_a_name_is_looked_up(ns, httpd, stub):
     upstream.wait_header()
     session.authenticate()
     session.terminate()
+    client.close()
+
+
+def test_a_crash_while_a_name_is_looked_up(ns, httpd, stub):
+    """Nothing of the session was lost: another child looks the name up."""
+    server = httpd(children=2, directives=f"BoshResolver {ns.address}\n",
+                   upstreams=[f"example.com slower.dns.example:{stub.port} tls=off"])
+    ns.add("slower.dns.example", "A", "127.0.0.1")
+    ns.fault("slower.dns.example", drop=True)
+    client = server.client()
+    other, child = server.children()
+    exchange = server.taken_by(child, lambda: client.new_async(wait=20))
+    wait_for(lambda: ns.asked("slower.dns.example"), 5, "the name is looked up")
+    server.kill_child(child)
+    exchange.closed(10)
+    ns.remove("slower.dns.example")
+    ns.add("slower.dns.example", "A", "127.0.0.1")
+    upstream = stub.accept(10)
+    upstream.wait_header()
+    assert server.owner_of(upstream.peer_port) not in (None, child)
+    client.close()
+
+
+def test_localhost_needs_no_name_server(httpd, stub):
+    server = httpd(children=1, directives=f"BoshResolver 127.0.0.1:{closed_port()}\n",
+                   upstreams=[f"example.com localhost:{stub.port}"])
+    client = server.client()
+    for _ in range(5):  # its IPv6 address, where nobody listens, does no harm
+        connected(client, stub, "example.com")
     client.close()
