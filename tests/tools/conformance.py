@@ -36,7 +36,7 @@ STATES = ("done and tested", "not yet")
 SHOWN = 3  # tests named in a row; the rest is counted
 
 ID = re.compile(r"\b[A-Z]-\d{2,3}\b")
-IN_NAME = re.compile(r"(?<![A-Za-z0-9])([BSX]_\d{3}|R_\d{2})(?![A-Za-z0-9])", re.IGNORECASE)
+IN_NAME = re.compile(r"(?<![A-Za-z0-9])([BSUX]_\d{3}|R_\d{2})(?![A-Za-z0-9])", re.IGNORECASE)
 COMMENT = re.compile(r"\brows?:((?:[\s,*]*[A-Z]-\d{2,3}\b)+)")
 TEST_START = re.compile(r"\bSTART_TEST\s*\(\s*(\w+)")
 TAP = re.compile(r"^(ok|not ok) \d+ - [^:]*:[^:]*:(\w+):")
@@ -46,7 +46,8 @@ HEAD = """# Conformance
 <!-- Written by `make conformance` from tests/tools/rows.tsv and the tests. -->
 
 What mod_bosh does of the protocol, row by row: B rows are XEP-0124, X rows XEP-0206, S rows XEP-0252
-(script syntax), R rows the project's own rulings where those are silent or contradict themselves. *Level* is
+(script syntax), U rows the way to the XMPP server (RFC 6120, XEP-0368, RFC 8305), R rows the project's own rulings
+where those are silent or contradict themselves. *Level* is
 the word of the specification (REC: it says nothing, and this is what mod_bosh does); *what holds* is the
 behavior of a manager that conforms.
 
