@@ -215,7 +215,7 @@ static bool next(bosh_streams_t *ss, bosh_stream_t *st, const char *reason)
     bosh_dial_describe(st, where, sizeof(where));
     snprintf(why, sizeof(why), "%s", reason); /* which may be the race's */
     if (begin_next(ss, st)) {
-        bosh_stream_log(ss, st, BOSH_LOG_INFO, "tried, since of no use was %s: %s", where, why);
+        bosh_stream_log(ss, st, BOSH_LOG_INFO, "is next, for %s was of no use: %s", where, why);
         return true;
     }
     bosh_stream_over(ss, st, BOSH_COND_REMOTE_CONNECTION_FAILED, why);

@@ -397,9 +397,14 @@ void bosh_stream_event(bosh_streams_t *ss, bosh_ix index, uint32_t serial, uint3
 void bosh_streams_resolved(bosh_streams_t *ss)
 {
     uint32_t index, serial;
+    bosh_stream_t *st;
 
     while (bosh_resolver_waiter(ss->resolver, &index, &serial)) {
-        bosh_stream_event(ss, index, serial, 0);
+        st = find_stream(ss, index, serial);
+        if (st != NULL && bosh_dial_is_on(st)) {
+            bosh_dial_event(ss, st);
+            bosh_stream_settle(ss, st);
+        }
     }
 }
 

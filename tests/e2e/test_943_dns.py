@@ -10,7 +10,7 @@ import time
 
 import pytest
 import xmltool as X
-from bosh_env import SLOW, free_port, wait_for
+from bosh_env import free_port, wait_for
 from certs import Authority, context
 from client import TB, auth, new_body
 from nameserver import REFUSED, SERVFAIL, NameServer
@@ -40,7 +40,7 @@ def server(httpd, ns, ca):
     """Any domain below dns.example, as its SRV records say, and some with lines of their own. One child: one cache."""
     return httpd(children=1, threads=64, log_level="info bosh:debug", directives=f"""
         BoshResolver {ns.address}
-        BoshAllowDomain *.dns.example only.example bücher.example xn--mller-kva.example
+        BoshAllowDomain *.dns.example only.example bücher.example xn--mller-kva.example zoë.example
         """, upstreams=[
             f"* srv tls=optional timeout={TIMEOUT}s ca={ca.pem}",
             f"strict-direct.example srv timeout={TIMEOUT}s ca={ca.pem}",
@@ -267,7 +267,7 @@ def test_U_008_ipv6_that_does_not_answer_costs_little(ns, client, hole6, domain)
         place(ns, domain, alive, addresses=["::1", "127.0.0.1"])
         start = time.monotonic()
         connected(client, alive, domain)
-        assert time.monotonic() - start < 1.0 * max(SLOW, 2)
+        assert time.monotonic() - start < TIMEOUT - 0.5  # 0.3 s, and not all the time there is
     finally:
         alive.stop()
 
@@ -291,7 +291,7 @@ def test_U_008_an_answer_about_ipv6_that_does_not_come_costs_little(ns, client, 
     ns.fault(host, qtype="AAAA", drop=True)
     start = time.monotonic()
     connected(client, stub, domain)
-    assert time.monotonic() - start < 1.0 * max(SLOW, 2)
+    assert time.monotonic() - start < TIMEOUT - 0.5  # 0.3 s, and not all the time there is
 
 
 @pytest.mark.rows("U-009")
@@ -352,8 +352,8 @@ def test_U_010_a_dead_resolver_harms_nobody_else(ns, server, client, stub, domai
         upstream.wait_bodies(1)
         slowest = max(slowest, time.monotonic() - start)
     connected(client, stub, domain)  # and new ones, by what is known
-    assert slowest < 1.5 * SLOW
-    assert sum(exchange.done() for exchange in waiting) == 0
+    assert slowest < TIMEOUT - 1
+    assert not waiting[-1].done()
     for exchange in waiting:
         TB(exchange.answer(TIMEOUT + 10), REMOTE)
 
@@ -362,7 +362,7 @@ def test_U_010_a_dead_resolver_harms_nobody_else(ns, server, client, stub, domai
 def test_U_010_time_outs_of_dns_end_in_time(ns, server, client, domain):
     ns.fault(f"_xmpp-client._tcp.{domain}", drop=True)
     took = failed(server, client, domain, r"\[s\S+ resolve\].*no answer from the name servers in time")
-    assert TIMEOUT - 0.5 < took < TIMEOUT + 3 * SLOW
+    assert TIMEOUT - 0.5 < took < TIMEOUT + 15
 
 
 @pytest.mark.rows("U-011")
@@ -381,7 +381,7 @@ def test_U_012_all_targets_black_holed(ns, server, client, hole, domain):
     for priority in range(3):
         ns.srv(f"_xmpp-client._tcp.{domain}", priority, 0, hole.port, f"hole.{domain}")
     took = failed(server, client, domain, r"\[s\S+ connect\] \S+ at 127.0.0.1:\d+: .*in time")
-    assert TIMEOUT - 1.5 < took < TIMEOUT + 3 * SLOW
+    assert TIMEOUT - 1.5 < took < TIMEOUT + 15
 
 
 @pytest.mark.rows("U-012")
@@ -389,9 +389,7 @@ def test_U_012_the_client_hears_of_it_while_it_waits(httpd, hole):
     server = httpd(children=1, upstreams=[f"example.com 127.0.0.1:{hole.port} timeout=60s"])
     client = server.client()
     server.expect_log("BH201")
-    answer = client.new_async(wait=6).answer(30)
-    TB(answer, REMOTE)
-    assert answer.took < 6 * SLOW
+    TB(client.new_async(wait=6).answer(30), REMOTE)  # and not an empty answer when the wait is over
     client.close()
 
 
@@ -410,6 +408,17 @@ def test_U_020_both_services_by_priority(ns, client, stub, second, ca, domain, f
     assert (upstream.tls is not None) == (first == "_xmpps-client")
     if upstream.tls:
         assert upstream.sni == domain and upstream.tls.selected_alpn_protocol() == "xmpp-client"
+    session.terminate()
+
+
+@pytest.mark.rows("U-001", "U-022", "U-043")
+def test_U_022_an_international_domain_is_asked_for_and_certified_as_a_labels(ns, client, stub, ca):
+    to = "zoë.example"
+    ascii_form = to.encode("idna").decode()
+    stub.script.tls, stub.script.tls_context = "direct", context(ca.issue("x", [f"DNS:{ascii_form}"]))
+    place(ns, ascii_form, stub, service="_xmpps-client")
+    session, upstream = connected(client, stub, to)
+    assert upstream.sni == ascii_form
     session.terminate()
 
 
@@ -631,7 +640,9 @@ def test_U_039_no_storm_on_a_dead_server(httpd, stub):
 
 @pytest.mark.rows("U-007", "U-010")
 def test_a_host_that_does_not_exist_at_start(ns, server, client, named):
-    failed(server, client, "late.example", "its host has no address")
+    ns.fault("host.late.example", rcode=SERVFAIL)
+    failed(server, client, "late.example", r"\[s\S+ resolve\].*the name cannot be looked up")
+    ns.remove("host.late.example")
     ns.add("host.late.example", "A", "127.0.0.1", ttl=1)
 
     def found():
