@@ -83,7 +83,7 @@ typedef struct bosh_stream_t {
 typedef struct bosh_complaint_t {
     apr_time_t last;
     unsigned more;
-    char text[200];
+    char text[420];
 } bosh_complaint_t;
 
 typedef struct bosh_streams_t {

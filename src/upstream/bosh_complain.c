@@ -73,7 +73,9 @@ void bosh_stream_complain(bosh_streams_t *ss, const bosh_stream_t *st, const cha
 
     if (c->last != 0 && ss->now - c->last < BOSH_COMPLAIN_TIME) {
         c->more++;
-        snprintf(c->text, sizeof(c->text), "%s", reason);
+        /* The domain, too: a line for any domain speaks for many. */
+        snprintf(c->text, sizeof(c->text), "%s%s%s", st->dial != NULL ? bosh_dial_domain(st) : "",
+                 st->dial != NULL ? ": " : "", reason);
         bosh_stream_log(ss, st, BOSH_LOG_DEBUG, "%s", reason);
         return;
     }
@@ -87,7 +89,7 @@ void bosh_stream_complain(bosh_streams_t *ss, const bosh_stream_t *st, const cha
 
 void bosh_streams_complaints(bosh_streams_t *ss)
 {
-    char line[600];
+    char line[800];
 
     for (size_t i = 0; i <= ss->cfg->ntargets; i++) {
         bosh_complaint_t *c = &ss->complaints[i];

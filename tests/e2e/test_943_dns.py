@@ -553,6 +553,19 @@ def test_star_with_hosts_and_a_line_that_wins(httpd, stub, second):
     client.close()
 
 
+def test_the_sum_of_failures_names_a_domain(ns, httpd):
+    """A line for any domain has one ration of warnings for all; the sum says whose the last one was."""
+    server = httpd(children=1, upstreams=["* srv"], directives=f"BoshResolver {ns.address}\nBoshAllowDomain *\n")
+    server.expect_log("BH201: .*no such service")
+    client = server.client()
+    for n in range(3):
+        ns.srv(f"_xmpp-client._tcp.sum{n}.example", 0, 0, 0, ".")
+        TB(client.new_async(to=f"sum{n}.example").answer(), REMOTE)
+    wait_for(lambda: any(re.search(r"BH202: \*: 2 more .*: sum2.example: its SRV records say", line)
+                         for line in server.log_lines()), 20, "the sum")
+    client.close()
+
+
 # ---- several targets ----
 
 @pytest.mark.parametrize("lines", [["example.com 127.0.0.1:{dead} {first} {second}"],
