@@ -280,7 +280,7 @@ def logins(table, name, n):
 # --- all of them ---------------------------------------------------------------------------------
 
 SCENARIOS = {
-    "blackhole": lambda table: black_hole(table, "blackhole", size(500, 50), size(20, 5)),
+    "blackhole": lambda table: black_hole(table, "blackhole", size(500, 50), size(15, 5)),  # in which all of them wait
     "flood": lambda table: flood(table, "flood", int(os.environ.get("BOSH_FLOOD_MB") or size(1024, 64)), size(100, 20),
                                  size(40, 20) * 1_000_000),
     "tls": lambda table: logins(table, "tls", size(1000, 100)),

@@ -112,7 +112,7 @@ def test_streams_move_and_are_rescued_as_ever(server, client, stub, version):
 
 def test_wrong_options():
     for word, expected in (("proxyprotocol=v3", "one of v1, v2 and off"), ("proxyprotocol=", "one of v1, v2 and off"),
-                           ("proxyprotocol", "a target is srv")):
+                           ("proxyprotocol", "unknown word")):
         server = Httpd(name="config", directives=f"BoshUpstream example.com 127.0.0.1:5222 {word}")
         code, said = server.check_config()
         server.cleanup()
