@@ -21,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
-from bosh_env import APACHE, BIND_PATH, WITH_US, Httpd, free_port, private_dir, proc_ppid, wait_for  # noqa: E402
+from bosh_env import (BIND_PATH, HARMLESS, WITH_US, Httpd, free_port, is_problem, private_dir, proc_ppid,  # noqa: E402
+                      wait_for)
 
 FLOOR = ROOT / "build" / "bench" / "mod_floor.so"
 
@@ -149,7 +150,7 @@ class ModBosh(Contender):
 
     def factor(self):
         """So that no child takes many more connections than its share, by which it would run out of files."""
-        return max(20, self.sessions * 13 // 10 // self.children // self.threads + 1)
+        return max(20, self.sessions * 23 // 20 // self.children // self.threads + 1)
 
     def status(self):
         """The counters of /bosh-status."""
@@ -162,7 +163,8 @@ class ModBosh(Contender):
 
     def stop(self):
         self.httpd.stop()
-        self.problems = [line for line in self.httpd.log_lines() if "[core:notice]" not in line]
+        self.problems = [line for line in self.httpd.log_lines()
+                         if is_problem(line) and not any(p.search(line) for p in HARMLESS)]
         self.httpd.cleanup()
 
     def processes(self):

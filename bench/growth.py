@@ -73,15 +73,16 @@ class Fleet:
         self.loads.append(load)
         return load
 
-    def fill(self):
-        """Logs all sessions in. How many are there in the end."""
-        n, left = len(self.addresses), self.sessions
-        for i in range(n):
-            self.extra(listeners=left // (n - i), at_once=max(4, 48 // n), **self.options)
-            left -= left // (n - i)
-        for load in self.loads:
+    def fill(self, part=1.0):
+        """Starts load generators until this part of the sessions is there, or no more come. How many there are."""
+        n = len(self.addresses)
+        share = [self.sessions * (i + 1) // n - self.sessions * i // n for i in range(n)]
+        first, last = len(self.loads), max(len(self.loads) + 1, round(n * part))
+        for i in range(first, last):
+            self.extra(listeners=share[i], at_once=max(4, 48 // (last - first)), **self.options)
+        for load in self.loads[first:]:
             load.start(self.contender.port)
-        return wait_until_live(self.loads, self.sessions)
+        return wait_until_live(self.loads, sum(share[:last])), sum(share[:last])
 
     def sum(self, key):
         return sum(load.look()[key] for load in self.loads)
@@ -107,13 +108,28 @@ class Fleet:
         return [said for load in self.loads if (said := faults(load.stop()))]
 
 
+class Lock:
+    """What happens at the arena's lock from now on."""
+
+    def __init__(self, contender):
+        self.contender, self.before, self.began = contender, contender.status()["counters"], time.monotonic()
+
+    def figures(self, prefix, count):
+        after = self.contender.status()["counters"]
+        taken, contended, waited, held = (after[key] - self.before[key] for key in (
+            "lock_taken", "lock_contended", "lock_waited_ns", "lock_held_ns"))
+        return {f"{prefix}_locks": taken / max(1, count), f"{prefix}_lock_us": held / max(1, taken) / 1000,
+                f"{prefix}_lock_busy": held / 1e9 / (time.monotonic() - self.began),
+                f"{prefix}_waits": contended / max(1, count), f"{prefix}_wait_us": waited / max(1, count) / 1000}
+
+
 def point(sessions, children, wrong):
     """One line of the table: a hundred sessions ping in a closed loop beside the others, then all are pushed to."""
     seconds, listeners = size(10, 2), max(1, sessions - 100)
     if listeners * files_each() > children * FILES * 9 // 10:
         return {"sessions": sessions, "children": children, "stopped": "files"}
     with Fleet(listeners, children, more=1, rate=0, window=seconds, wait=60) as fleet:
-        live = fleet.fill()
+        live, _ = fleet.fill()
         if live < listeners:
             wrong.append(f"{sessions} sessions, {children} children: {live} of {listeners} came")
             return {"sessions": sessions, "children": children, "stopped": f"at {live}"}
@@ -123,28 +139,24 @@ def point(sessions, children, wrong):
         found = {"sessions": sessions, "children": children,
                  "memory_kb": (pss_kb(fleet.contender.processes()) - fleet.empty) / sessions,
                  "files": files_of(fleet.contender.processes())}
-        lock, before, meter = fleet.contender.status()["counters"], pinging.look()["pings"], Meter(fleet.contender)
+        before, lock, meter = pinging.look()["pings"], Lock(fleet.contender), Meter(fleet.contender)
         time.sleep(seconds)
         us, pings = meter.us(), pinging.look()["pings"] - before
-        after = fleet.contender.status()["counters"]
-        found["ping_us"] = us / max(1, pings)
-        found["ping_waits"] = (after["lock_contended"] - lock["lock_contended"]) / max(1, pings)
-        found["ping_wait_us"] = (after["lock_waited_ns"] - lock["lock_waited_ns"]) / 1000 / max(1, pings)
+        found.update(lock.figures("ping", pings), ping_us=us / max(1, pings))
         wrong += [said for said in [faults(pinging.stop())] if said]
         fleet.loads.remove(pinging)
-        lock = after = fleet.contender.status()["counters"]
+        lock = Lock(fleet.contender)
         count, us, found["push_p50"], found["push_p99"], _ = fleet.push_window(seconds, size(1000, 300))
-        after = fleet.contender.status()["counters"]
-        found["push_us"] = us / max(1, count)
-        found["push_wait_us"] = (after["lock_waited_ns"] - lock["lock_waited_ns"]) / 1000 / max(1, count)
+        found.update(lock.figures("push", count), push_us=us / max(1, count))
         wrong += fleet.stop()
     return found
 
 
-HEADS = {"ping_us": ("CPU us per round trip", 1), "ping_waits": ("waits for the lock", 3),
-         "ping_wait_us": ("... us of waiting", 2), "push_us": ("CPU us per pushed message", 1), "push_wait_us": ("us of waiting", 2),
-         "push_p50": ("p50 us", 0), "push_p99": ("p99 us", 0), "memory_kb": ("KB per session", 1),
-         "files": ("files of the fullest child", 0)}
+HEADS = {"ping_us": ("CPU us per round trip", 1), "ping_locks": ("takings of the lock", 1),
+         "ping_lock_us": ("us held each", 2), "ping_lock_busy": ("lock busy", 3), "ping_waits": ("waits", 3),
+         "ping_wait_us": ("us of waiting", 2), "push_us": ("CPU us per pushed message", 1), "push_locks": ("takings", 1),
+         "push_wait_us": ("us of waiting", 2), "push_p50": ("p50 us", 0), "push_p99": ("p99 us", 0),
+         "memory_kb": ("KB per session", 1), "files": ("files of the fullest child", 0)}
 
 
 def growth():
@@ -181,38 +193,52 @@ def available_mb():
     return int(fields["MemAvailable"].split()[0]) >> 10
 
 
+def minute(fleet):
+    """A message a minute to each session, for a minute."""
+    sessions = fleet.sum("live")
+    for load in fleet.loads:
+        load.say(f"rate {1 / 60}")
+        load.mark(time.monotonic())
+    before, meter = fleet.sum("down"), Meter(fleet.contender)
+    time.sleep(60)
+    found = {"sessions": sessions, "httpd_cores": round(meter.us() / 60e6, 3), "messages": fleet.sum("down") - before}
+    for load in fleet.loads:
+        load.say("rate 0")
+    time.sleep(1)
+    windows = [load.report()["window_down_us"] for load in fleet.loads]
+    found.update({key: max(w[key] for w in windows) for key in ("p50", "p99", "max")})
+    found["faults"] = [said for load in fleet.loads if (said := faults(load.look()))]
+    return found
+
+
 def trial(wanted):
-    """As many live sessions as this machine bears, each with a message and a poll a minute, for some minutes."""
-    minutes, children = size(3, 1), max(2, int(wanted * files_each() / (FILES * 3 // 4)) + 1)
-    memory, began, found = available_mb(), time.monotonic(), {"wanted": wanted, "children": children, "files_each": files_each()}
-    with Fleet(wanted, children, threads=32, rate=0, window=60, wait=60) as fleet:
-        found["live"], found["login_seconds"] = fleet.fill(), round(time.monotonic() - began)
-        print(f"{found['live']} sessions after {found['login_seconds']} s", flush=True)
-        pids = fleet.contender.processes()
-        found["files"] = files_of(pids)
-        for minute in range(minutes):
-            for load in fleet.loads:
-                load.say(f"rate {1 / 60}")
-                load.mark(time.monotonic())
-            before, meter = fleet.sum("down"), Meter(fleet.contender)
-            time.sleep(60)
-            found["httpd_cores"] = meter.us() / 60e6
-            found["messages"] = fleet.sum("down") - before
-            windows = [load.report()["window_down_us"] for load in fleet.loads]
-            found.update({key: max(w[key] for w in windows) for key in ("p50", "p99", "max")})
-            looks = [load.look() for load in fleet.loads]
-            found["lost"] = sum(f["lost_sessions"] + f["http_errors"] + f["hung"] + f["doubled"] + f["disordered"] for f in looks)
-            print(f"minute {minute + 1}: {found}", flush=True)
-        found["memory_kb"] = (pss_kb(pids) - fleet.empty) / max(1, found["live"])
-        found["machine_mb"] = memory - available_mb()
-        found["status"] = fleet.contender.status()["sessions"]
-        found["counters"] = fleet.contender.status()["counters"]
-        found["faults"] = fleet.stop()
-    found["log"] = fleet.contender.problems[:10]
-    found.update(versions=versions(), load=os.getloadavg())
-    (OUT / "trial.json").write_text(json.dumps(found, indent=1))
-    print(json.dumps(found, indent=1))
-    return 1 if found["faults"] or found["live"] < wanted else 0
+    """More and more live sessions, each with a poll and a message a minute, until there are as many as were asked for,
+    or something is lost."""
+    children = int(wanted * files_each() / (FILES * 3 // 4)) + 1
+    memory, record = available_mb(), {"wanted": wanted, "children": children, "files_each": files_each(), "steps": []}
+    load = os.getloadavg()
+    with Fleet(wanted, children, threads=32, rate=0, window=60, wait=60, patience=60) as fleet:
+        for step in range(1, 7):
+            began = time.monotonic()
+            live, expected = fleet.fill(step / 6)
+            found = {"logins_took": round(time.monotonic() - began, 1), **minute(fleet)}
+            found["memory_kb"] = round((pss_kb(fleet.contender.processes()) - fleet.empty) / max(1, live), 1)
+            found["machine_mb"], found["files"] = memory - available_mb(), files_of(fleet.contender.processes())
+            record["steps"].append(found)
+            print(json.dumps(found), flush=True)
+            if found["faults"] or live < expected:
+                record["stopped"] = f"at {live} of {expected} sessions: " + "; ".join(found["faults"])
+                break
+            if expected == wanted:
+                break
+        record["counters"] = fleet.contender.status()["counters"]
+        if "stopped" not in record:
+            record["faults"] = fleet.stop()
+    record["log"] = [line.rstrip() for line in fleet.contender.problems[:10]]
+    record.update(versions=versions(), load=[*load, *os.getloadavg()])
+    (OUT / "trial.json").write_text(json.dumps(record, indent=1))
+    print(json.dumps(record, indent=1))
+    return 1 if "stopped" in record or record["faults"] else 0
 
 
 def main(args):

@@ -17,7 +17,7 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 10u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 11u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 12)
@@ -253,9 +253,13 @@ typedef struct bosh_arena_sizes_t {
     uint32_t peers, sessions, slots, chunks;
 } bosh_arena_sizes_t;
 
+#define BOSH_LOCK_SAMPLE 64u
+
 typedef struct bosh_counters_t {
     uint64_t created, refused, ended, expired, lost, requests, resends, stanzas_down, stanzas_up;
     uint64_t repairs, repaired_sessions, lock_contended;
+    uint64_t lock_taken;
+    uint64_t lock_held;   /* nanoseconds, of one taking in BOSH_LOCK_SAMPLE, times that */
     uint64_t lock_waited; /* nanoseconds, of those that were contended */
     uint64_t wakes;       /* eventfds written after an unlock */
     uint64_t moved;       /* streams that another process has taken over alive */

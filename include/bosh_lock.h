@@ -26,7 +26,8 @@ typedef struct bosh_lock_t {
     /* Called after the lock was taken over from a dead holder and the arena repaired, without the lock. */
     void (*on_repair)(void *ctx, uint32_t sessions_lost);
     void *ctx;
-    bool repaired; /* a repair happened in the section under way */
+    uint64_t since; /* nanoseconds: when it was taken, if this taking is measured */
+    bool repaired;  /* a repair happened in the section under way */
     uint32_t lost;
 } bosh_lock_t;
 

@@ -95,6 +95,9 @@ void bosh_lock(bosh_lock_t *l)
     } else if (rv != 0) {
         give_up(rv);
     }
+    if (++l->arena->h->count.lock_taken % BOSH_LOCK_SAMPLE == 0) {
+        l->since = nanoseconds();
+    }
     if (waited) {
         l->arena->h->count.lock_contended++;
         l->arena->h->count.lock_waited += nanoseconds() - since;
@@ -146,6 +149,10 @@ void bosh_unlock(bosh_lock_t *l)
     l->lost = 0;
     if (wakers != NULL) {
         a->h->count.wakes += all ? wakers->n : n;
+    }
+    if (l->since != 0) {
+        a->h->count.lock_held += (nanoseconds() - l->since) * BOSH_LOCK_SAMPLE;
+        l->since = 0;
     }
     BOSH_POINT_CHECK(a);
     bosh_arena_commit(a);

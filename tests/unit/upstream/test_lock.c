@@ -374,9 +374,10 @@ END_TEST
 START_TEST(test_contention_is_counted)
 {
     pthread_t other;
-    uint64_t before, waited;
+    uint64_t before, waited, taken;
 
     bosh_lock(&lock);
+    taken = A->h->count.lock_taken;
     before = A->h->count.lock_contended;
     waited = A->h->count.lock_waited;
     pthread_create(&other, NULL, count_up, NULL);
@@ -390,6 +391,8 @@ START_TEST(test_contention_is_counted)
     pthread_join(other, NULL);
     ck_assert_uint_ge(A->h->count.lock_contended, 1);
     ck_assert_uint_gt(A->h->count.lock_waited, waited);
+    ck_assert_uint_eq(A->h->count.lock_taken, taken + ROUNDS);
+    ck_assert_uint_gt(A->h->count.lock_held, 0);
 }
 END_TEST
 
