@@ -83,10 +83,11 @@ void bosh_hold_free(bosh_waiter_t w);
  * and again until it returns DONE. baton must live as long as r. Returns what the handler shall
  * return: SUSPENDED (thread-less; r belongs to others from then on), or fn's result after blocking.
  * The waiter is freed inside. The request's body must have been read to its end: what is left of it
- * would pass for a next request.
+ * would pass for a next request. soon: the wake is likely to come within milliseconds; then the worker waits for a
+ * moment itself, which is cheaper, as long as that turns out to be true and there are workers enough.
  */
-int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bosh_hold_fn *fn,
-                   void *baton);
+int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bool soon,
+                   bosh_hold_fn *fn, void *baton);
 
 /* Loop thread (any thread will do): the named waiter gets a worker soon. Unknown or old names:
  * ignored. At most max_wakes are under way at once; the others follow as those finish. Never

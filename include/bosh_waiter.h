@@ -9,7 +9,8 @@
  *     PARKED   nobody has it; a wake-up writes its eventfd, which makes the MPM give it a worker
  *     BLOCKED  a worker sleeps in poll() on its eventfd
  *
- * Every function takes the table's mutex itself and holds it for no callback and no blocking call.
+ * Every function takes the table's mutex itself and holds it for no callback and no blocking call. The wake of a
+ * single waiter writes its eventfd after the mutex is released.
  */
 #ifndef BOSH_WAITER_H
 #define BOSH_WAITER_H
@@ -56,8 +57,8 @@ unsigned bosh_waiter_take(bosh_waiter_t w);
 void bosh_waiter_park(bosh_waiter_t w, int fd, apr_time_t due);
 
 /*
- * PARKED -> WORKER, from the resume hook, whatever the reason of the resume. After it nobody writes
- * the eventfd. True: it was written; the caller empties it and owes a bosh_waiter_landed().
+ * PARKED -> WORKER, from the resume hook, whatever the reason of the resume. After it nobody rings the
+ * bell, but the loop may be late (bosh_bell.h). True: it was rung; the caller hushes it and owes a bosh_waiter_landed().
  */
 bool bosh_waiter_unpark(bosh_waiter_t w);
 
@@ -65,9 +66,13 @@ bool bosh_waiter_unpark(bosh_waiter_t w);
 void bosh_waiter_landed(void);
 
 /*
- * WORKER -> BLOCKED. *fd: what to poll; it belongs to the table, which empties it in take() and
- * free(). APR_EBUSY: max_blocked are blocked. Else the error of eventfd().
+ * WORKER -> BLOCKED. *fd: the bell to poll, which the caller hushes when it is readable, and then takes; it goes
+ * back in free() or unblock(). briefly: fewer may do so than may block for long. APR_EBUSY: that many are blocked.
+ * Else the error of eventfd().
  */
-apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd);
+apr_status_t bosh_waiter_block(bosh_waiter_t w, bool briefly, int *fd);
+
+/* BLOCKED -> WORKER. What was asked meanwhile is there to be taken. */
+void bosh_waiter_unblock(bosh_waiter_t w);
 
 #endif

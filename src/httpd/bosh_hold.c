@@ -27,6 +27,7 @@
 #include <http_request.h>
 #include <ap_mpm.h>
 
+#include "bosh_bell.h"
 #include "bosh_clock.h"
 
 APLOG_USE_MODULE(bosh);
@@ -39,6 +40,18 @@ APLOG_USE_MODULE(bosh);
 /* Blank lines that a client may send between two requests; as many as httpd's own check lets
  * pass. */
 #define MAX_BLANK_LINES 10
+
+/* The short wait: until an XMPP server nearby has answered, or a busy machine got round to it. Parking instead
+ * costs 20 to 30 us of CPU; a short wait in vain up to 20. */
+#define BRIEFLY    apr_time_from_msec(20)
+#define ALL_HITS   65536
+#define WORTH_IT   (ALL_HITS * 6 / 10)
+#define TRY_ANYWAY 64
+
+static struct {
+    int hits; /* of ALL_HITS */
+    unsigned passed;
+} brief = {.hits = ALL_HITS};
 
 static volatile apr_uint32_t said_no_eventfd;
 
@@ -197,10 +210,11 @@ static int client_socket(conn_rec *c)
     return s != NULL && apr_os_sock_get(&fd, s) == APR_SUCCESS ? fd : -1;
 }
 
-static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade *bb)
+static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade *bb,
+                                apr_time_t until)
 {
     conn_rec *c = h->r->connection;
-    apr_time_t left = h->deadline - bosh_clock_now();
+    apr_time_t left = until - bosh_clock_now();
     struct pollfd fds[2] = {
         {.fd = wake_fd, .events = POLLIN},
         {.fd = client_socket(c), .events = POLLRDHUP}, /* poll() ignores -1 */
@@ -216,6 +230,9 @@ static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade 
     n = left <= 0 ? 0 : poll(fds, 2, (int)apr_time_as_msec(left + 999));
     if (n <= 0) {
         notice_stop(); /* a signal, or time to look up */
+    }
+    if (n > 0 && (fds[0].revents & POLLIN)) {
+        bosh_bell_hush(wake_fd);
     }
     if (c->aborted || (c->master != NULL && c->master->aborted)) {
         return BOSH_CLIENT_GONE; /* HTTP/2: the stream was reset, the connection lost */
@@ -267,7 +284,7 @@ static int wait_blocked(bosh_hold_t *h, apr_bucket_brigade *bb)
     bosh_client_t client;
     bosh_why_t why;
     int result, fd;
-    apr_status_t rv = bosh_waiter_block(h->w, &fd);
+    apr_status_t rv = bosh_waiter_block(h->w, false, &fd);
 
     if (rv != APR_SUCCESS) {
         if (rv != APR_EBUSY && apr_atomic_xchg32(&said_no_eventfd, 1) == 0) {
@@ -280,13 +297,57 @@ static int wait_blocked(bosh_hold_t *h, apr_bucket_brigade *bb)
     }
     flush_earlier(c, bb);
     do {
-        client = sleep_once(h, fd, bb);
+        client = sleep_once(h, fd, bb, h->deadline);
     } while (!bosh_hold_ask(h, client, &why, &result));
     if (why == BOSH_WHY_GONE) {
         give_up_connection(c);
         return OK;
     }
     return result;
+}
+
+/* ---- the wait that blocks for a moment ---- */
+
+/* Whether the last short waits were worth it: a moving average over some 64 of them. */
+static bool worth_waiting(void)
+{
+    return __atomic_load_n(&brief.hits, __ATOMIC_RELAXED) >= WORTH_IT ||
+           __atomic_fetch_add(&brief.passed, 1, __ATOMIC_RELAXED) % TRY_ANYWAY == 0;
+}
+
+/* Two at once may lose one of their contributions; it is an estimate. */
+static void learn(bool hit)
+{
+    int hits = __atomic_load_n(&brief.hits, __ATOMIC_RELAXED);
+
+    __atomic_store_n(&brief.hits, hits + ((hit ? ALL_HITS : 0) - hits) / 64, __ATOMIC_RELAXED);
+}
+
+/*
+ * A request that the server will probably answer at once is not worth parking, which costs the listener and a
+ * second worker a turn each. True: it is over, as bosh_hold_ask() says.
+ */
+static bool wait_briefly(bosh_hold_t *h, apr_bucket_brigade *bb, bosh_why_t *why, int *result)
+{
+    apr_time_t until = bosh_clock_now() + BRIEFLY;
+    bosh_client_t client;
+    bool over;
+    int fd;
+
+    if (!threaded || h->deadline <= until || !worth_waiting() ||
+        bosh_waiter_block(h->w, true, &fd) != APR_SUCCESS) {
+        return false;
+    }
+    flush_earlier(h->r->connection, bb);
+    do {
+        client = sleep_once(h, fd, bb, until);
+        over = bosh_hold_ask(h, client, why, result);
+    } while (!over && bosh_clock_now() < until);
+    learn(over && *why == BOSH_WHY_WAKE);
+    if (!over) {
+        bosh_waiter_unblock(h->w);
+    }
+    return over;
 }
 
 /* Whether the client has closed the connection. bosh_hold_peek() may not tell: httpd's filters say "nothing
@@ -300,22 +361,27 @@ static bool hung_up(conn_rec *c)
 
 /* ---- the contract ---- */
 
-int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bosh_hold_fn *fn,
-                   void *baton)
+int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bool soon,
+                   bosh_hold_fn *fn, void *baton)
 {
     bosh_hold_t h = {.r = r, .w = w, .deadline = deadline, .fn = fn, .baton = baton};
     conn_rec *c = r->connection;
     apr_bucket_brigade *bb = apr_brigade_create(r->pool, c->bucket_alloc);
     bosh_client_t client = c->aborted ? BOSH_CLIENT_GONE : BOSH_CLIENT_QUIET;
     bosh_why_t why = BOSH_WHY_WAKE;
+    bool over;
     int result;
 
+    over = soon && client == BOSH_CLIENT_QUIET && wait_briefly(&h, bb, &why, &result);
     /* A next request may be in the filters already, where no descriptor tells of it; and a client that has
      * gone meanwhile shall get nothing of what was asked for since bosh_hold_new(). */
-    if (c->master == NULL) {
-        client = hung_up(c) ? BOSH_CLIENT_GONE : bosh_hold_peek(&h, bb);
+    if (!over) {
+        if (c->master == NULL) {
+            client = hung_up(c) ? BOSH_CLIENT_GONE : bosh_hold_peek(&h, bb);
+        }
+        over = bosh_hold_ask(&h, client, &why, &result);
     }
-    if (bosh_hold_ask(&h, client, &why, &result)) {
+    if (over) {
         if (why != BOSH_WHY_GONE) {
             return result;
         }

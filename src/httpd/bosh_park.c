@@ -29,7 +29,6 @@
 
 #include <errno.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <apr_atomic.h>
@@ -42,6 +41,7 @@
 #include <mpm_common.h>
 #include <scoreboard.h>
 
+#include "bosh_bell.h"
 #include "bosh_clock.h"
 
 extern module AP_MODULE_DECLARE_DATA bosh_module;
@@ -101,7 +101,7 @@ static apr_status_t close_descriptors(void *data)
         close(p->epoll);
     }
     if (p->wake >= 0) {
-        close(p->wake);
+        bosh_bell_give(p->wake);
     }
     p->flying = false;
     p->epoll = p->wake = -1;
@@ -119,17 +119,14 @@ static apr_status_t watch(park_t *p, int op, int fd, uint32_t events)
  * closed. */
 static apr_status_t make_descriptors(park_t *p, conn_rec *c, apr_os_sock_t client)
 {
-    apr_status_t rv = APR_SUCCESS;
+    apr_status_t rv;
 
     p->client = client;
     p->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (p->epoll < 0) {
         return errno;
     }
-    p->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (p->wake < 0) {
-        rv = errno;
-    }
+    rv = bosh_bell_take(&p->wake);
     if (rv == APR_SUCCESS) {
         rv = watch(p, EPOLL_CTL_ADD, p->wake, EPOLLIN);
     }
@@ -146,15 +143,7 @@ static apr_status_t make_descriptors(park_t *p, conn_rec *c, apr_os_sock_t clien
     return APR_SUCCESS;
 }
 
-static void empty(int wake)
-{
-    uint64_t count;
-    ssize_t n = read(wake, &count, sizeof(count));
-
-    (void)n;
-}
-
-/* What the client did while nobody looked; the eventfd is empty. */
+/* What the client did while nobody looked. A bell that is still readable was rung late, for another waiter. */
 static bosh_client_t look(park_t *p)
 {
     struct epoll_event ev[2];
@@ -162,7 +151,9 @@ static bosh_client_t look(park_t *p)
     int n = epoll_wait(p->epoll, ev, 2, 0);
 
     for (int i = 0; i < n; i++) {
-        if (ev[i].data.fd != p->wake) {
+        if (ev[i].data.fd == p->wake) {
+            bosh_bell_hush(p->wake);
+        } else {
             events |= ev[i].events;
         }
     }
@@ -435,7 +426,7 @@ static void resume_connection(conn_rec *c, request_rec *r)
     }
     if (bosh_waiter_unpark(p->hold.w)) {
         p->flying = true;
-        empty(p->wake);
+        bosh_bell_hush(p->wake);
     }
     p->swapped = false;
     s = ap_get_conn_socket(c);

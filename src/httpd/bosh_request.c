@@ -417,8 +417,25 @@ static int refuse_body(request_rec *r, const bosh_config_t *conf, int status)
     }
 }
 
-/* Parses and applies the body on the desk; `v` says what to do. */
-static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d, bool script,
+/* Whether the XMPP server has something to answer: to an iq, a step of SASL or a stream's beginning. Nobody owes
+ * an answer to a message or presence. */
+static bool asks(const bosh_req_t *req)
+{
+    bool begins = true;
+
+    for (size_t i = 0; i < req->npieces; i++) {
+        const bosh_piece_t *p = &req->pieces[i];
+        if (begins && !(p->n > 8 && memcmp(p->p, "<message", 8) == 0) &&
+            !(p->n > 9 && memcmp(p->p, "<presence", 9) == 0)) {
+            return true;
+        }
+        begins = p->last;
+    }
+    return req->restart || !(req->has & BOSH_HAS_SID);
+}
+
+/* Parses and applies the body on the desk; `v` says what to do. True: an answer is likely to come soon. */
+static bool apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d, bool script,
                        bosh_holder_t holder, bosh_verdict_t *v)
 {
     bosh_piece_t pieces[2];
@@ -467,6 +484,7 @@ static void apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
                              v);
         bosh_unlock(child.lock);
     }
+    return rv == APR_SUCCESS && asks(&req);
 }
 
 /* A request of the protocol; query: of a GET, else NULL. */
@@ -477,6 +495,7 @@ static int take(request_rec *r, const bosh_config_t *conf, const char *query)
     bosh_holder_t holder;
     bosh_verdict_t v;
     wait_t *w;
+    bool soon;
     int rv;
 
     if (d == NULL) {
@@ -494,7 +513,7 @@ static int take(request_rec *r, const bosh_config_t *conf, const char *query)
     holder.peer = child.peer;
     holder.waiter = waiter.id;
     holder.gen = waiter.gen;
-    apply_body(r, conf, d, query != NULL, holder, &v);
+    soon = apply_body(r, conf, d, query != NULL, holder, &v);
     bosh_syntax_join(r, conf, child.lock, d, holder, false, &v);
     bosh_desk_give(d);
     if (v.act != BOSH_DO_HOLD) {
@@ -505,7 +524,7 @@ static int take(request_rec *r, const bosh_config_t *conf, const char *query)
     w->conf = conf;
     w->holder = holder;
     w->v = v;
-    return bosh_hold_wait(r, waiter, v.deadline, wait_more, w);
+    return bosh_hold_wait(r, waiter, v.deadline, soon, wait_more, w);
 }
 
 static int get(request_rec *r, const bosh_config_t *conf)

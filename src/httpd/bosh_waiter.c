@@ -9,7 +9,6 @@
  *     rows    [ waiter | waiter | ... ]   a row is named (index, gen), gen changes with each use
  *     timers  parked rows that nobody has woken, earliest `due` first
  *     queue   row <-> row <-> row         parked rows whose wake must wait, oldest first
- *     spare   [ fd | fd | ... ]           eventfds for workers that block, kept for the next one
  *
  * Invariants, whenever the mutex is free:
  * - A row has its timer set or is on the queue only while PARKED; never both; neither once it is
@@ -26,18 +25,15 @@
  */
 #include "bosh_waiter.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
+#include "bosh_bell.h"
 #include "bosh_clock.h"
 #include "bosh_timer.h"
 
-#define NONE      UINT32_MAX
-#define MAX_ROWS  65536 /* as much memory as is used of them: a page at a time */
-#define SPARE_FDS 64
+#define NONE     UINT32_MAX
+#define MAX_ROWS 65536 /* as much memory as is used of them: a page at a time */
 
 /* Workers that write to slow clients keep their wakes flying. When none has landed for this long
  * while others queue, the bound is on the wrong side: as many as it allows are let through besides
@@ -82,9 +78,6 @@ static struct {
     uint32_t flying;
     uint32_t slack;   /* wakes allowed beyond max_wakes, see STALL */
     apr_time_t stall; /* when the queue counts as stalled */
-
-    int spare[SPARE_FDS];
-    uint32_t nspare;
 
     uint32_t async, blocked;
 } table;
@@ -178,46 +171,37 @@ static void queue_remove(row_t *x)
     }
 }
 
-/* The descriptor is non-blocking and its counter far from full: the write cannot fail, and if it
- * did, a counter that is not 0 is what we want. */
-static void ring(row_t *x)
-{
-    uint64_t one = 1;
-    ssize_t n = write(x->fd, &one, sizeof(one));
-
-    (void)n;
-    x->rung = true;
-}
-
-static void hush(row_t *x)
-{
-    uint64_t count;
-    ssize_t n = read(x->fd, &count, sizeof(count));
-
-    (void)n;
-    x->rung = false;
-}
-
 static bool may_fly(void)
 {
     return table.flying < table.cfg.max_wakes + table.slack;
 }
 
-/* Something was asked of x: sees to it that a worker comes. */
-static void summon(row_t *x)
+/* Something was asked of x: sees to it that a worker comes. Returns the bell that the caller has to ring for
+ * that, or -1. */
+static int summon(row_t *x)
 {
-    if (x->hand == BLOCKED && !x->rung) {
-        ring(x);
+    if (x->rung || x->queued || (x->hand != PARKED && x->hand != BLOCKED)) {
+        return -1;
     }
-    if (x->hand != PARKED || x->rung || x->queued) {
-        return;
-    }
-    bosh_timers_set(&table.timers, &x->timer, BOSH_NEVER);
-    if (may_fly()) {
+    if (x->hand == PARKED) {
+        bosh_timers_set(&table.timers, &x->timer, BOSH_NEVER);
+        if (!may_fly()) {
+            queue_add(x);
+            return -1;
+        }
         table.flying++;
-        ring(x);
-    } else {
-        queue_add(x);
+    }
+    x->rung = true;
+    return x->fd;
+}
+
+/* The same, all of it. A system call under the mutex: where one is not called for each stanza. */
+static void summon_now(row_t *x)
+{
+    int bell = summon(x);
+
+    if (bell >= 0) {
+        bosh_bell_ring(bell);
     }
 }
 
@@ -227,8 +211,7 @@ static void start_queued(void)
         row_t *x = &table.rows[table.queue_head];
 
         queue_remove(x);
-        table.flying++;
-        ring(x);
+        summon_now(x);
     }
 }
 
@@ -282,7 +265,7 @@ apr_status_t bosh_waiter_open(const bosh_waiter_cfg_t *cfg)
     table.cfg = *cfg;
     table.rows = rows;
     table.timers = timers;
-    table.nrows = table.nspare = table.flying = table.slack = table.async = table.blocked = 0;
+    table.nrows = table.flying = table.slack = table.async = table.blocked = 0;
     table.free_row = table.queue_head = table.queue_tail = NONE;
     table.announced = BOSH_NEVER;
     table.stopping = table.kick_due = false;
@@ -297,13 +280,11 @@ void bosh_waiter_close(void)
         return;
     }
     table.open = false;
-    for (uint32_t i = 0; i < table.nspare; i++) {
-        close(table.spare[i]);
-    }
+    bosh_bell_close_all();
     free(table.rows);
     bosh_timers_destroy(&table.timers);
     table.rows = NULL;
-    table.nrows = table.nspare = 0;
+    table.nrows = 0;
     unlock();
 }
 
@@ -332,16 +313,9 @@ apr_status_t bosh_waiter_new(bosh_waiter_t *w)
     return x != NULL ? APR_SUCCESS : APR_ENOMEM;
 }
 
-static void keep_spare(row_t *x)
+static void unblock(row_t *x)
 {
-    if (x->rung) {
-        hush(x);
-    }
-    if (table.nspare < SPARE_FDS) {
-        table.spare[table.nspare++] = x->fd;
-    } else {
-        close(x->fd);
-    }
+    bosh_bell_give(x->fd);
     table.blocked--;
 }
 
@@ -355,7 +329,7 @@ bool bosh_waiter_free(bosh_waiter_t w)
     x = find(w);
     if (x != NULL) {
         if (x->hand == BLOCKED) {
-            keep_spare(x);
+            unblock(x);
         } else if (x->hand == PARKED && x->rung) {
             land();
         }
@@ -381,11 +355,11 @@ unsigned bosh_waiter_take(bosh_waiter_t w)
     }
     x = find(w);
     if (x != NULL) {
-        if (x->hand == BLOCKED && x->rung) {
-            hush(x); /* before `asked` is forgotten, else this would swallow the next wake */
-        }
         asked = x->asked;
         x->asked = 0;
+        if (x->hand == BLOCKED) {
+            x->rung = false; /* its worker has hushed the bell before, and will be asked anew */
+        }
         if (table.stopping && !x->told_stop) {
             asked |= BOSH_ASKED_STOP;
             x->told_stop = true;
@@ -411,7 +385,7 @@ void bosh_waiter_park(bosh_waiter_t w, int fd, apr_time_t due)
             table.async++;
         }
         if (x->asked || (table.stopping && !x->told_stop)) {
-            summon(x);
+            summon_now(x);
         } else {
             bosh_timers_set(&table.timers, &x->timer, due);
             announce(due);
@@ -445,39 +419,64 @@ void bosh_waiter_landed(void)
     unlock();
 }
 
-apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd)
+/* A short wait leaves a third of those that may block to the others. */
+static bool may_block(bool briefly)
 {
-    apr_status_t rv = APR_SUCCESS;
+    uint32_t most = table.cfg.max_blocked;
+
+    return most == 0 || table.blocked < (briefly ? most * 2 / 3 : most);
+}
+
+apr_status_t bosh_waiter_block(bosh_waiter_t w, bool briefly, int *fd)
+{
+    apr_status_t rv = bosh_bell_take(fd);
     row_t *x;
 
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
     if (!lock()) {
+        bosh_bell_give(*fd);
         return APR_EBUSY;
     }
     x = find(w);
-    *fd = -1;
-    if (x == NULL || (table.cfg.max_blocked > 0 && table.blocked >= table.cfg.max_blocked)) {
-        rv = APR_EBUSY;
-    } else if (table.nspare > 0) {
-        *fd = table.spare[--table.nspare];
-    } else if ((*fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0) {
-        rv = errno;
-    }
-    if (rv == APR_SUCCESS) {
+    if (x != NULL && may_block(briefly)) {
         table.blocked++;
         x->hand = BLOCKED;
         x->fd = *fd;
         if (x->asked || (table.stopping && !x->told_stop)) {
-            summon(x);
+            summon_now(x);
         }
+    } else {
+        rv = APR_EBUSY;
     }
     unlock();
+    if (rv != APR_SUCCESS) {
+        bosh_bell_give(*fd);
+    }
     return rv;
+}
+
+void bosh_waiter_unblock(bosh_waiter_t w)
+{
+    row_t *x;
+
+    if (!lock()) {
+        return;
+    }
+    x = find(w);
+    if (x != NULL && x->hand == BLOCKED) {
+        unblock(x);
+        reclaim(x);
+    }
+    unlock();
 }
 
 /* ---- bosh_hold.h: what the loop and the life cycle call ---- */
 
 void bosh_hold_wake(uint32_t id, uint32_t gen)
 {
+    int bell = -1;
     row_t *x;
 
     if (!lock()) {
@@ -486,9 +485,12 @@ void bosh_hold_wake(uint32_t id, uint32_t gen)
     x = find((bosh_waiter_t){id, gen});
     if (x != NULL) {
         x->asked |= BOSH_ASKED_WAKE;
-        summon(x);
+        bell = summon(x);
     }
     unlock();
+    if (bell >= 0) { /* now: whoever wakes up wants the mutex next */
+        bosh_bell_ring(bell);
+    }
 }
 
 /* Everyone that waits is asked `what` and gets a worker; those in a worker's hand will find it. */
@@ -501,7 +503,7 @@ static void ask_all(unsigned what)
             continue;
         }
         x->asked |= (uint8_t)what;
-        summon(x);
+        summon_now(x);
     }
 }
 
@@ -531,6 +533,7 @@ apr_time_t bosh_hold_next_deadline(void)
     apr_time_t next = bosh_clock_now() + HORIZON;
     const bosh_timer_t *first;
 
+    bosh_bell_trim();
     if (!lock()) {
         return BOSH_NEVER;
     }
@@ -558,7 +561,7 @@ void bosh_hold_expire(apr_time_t now)
         row_t *x = (row_t *)first;
 
         x->asked |= BOSH_ASKED_CLOCK;
-        summon(x); /* ends the timer */
+        summon_now(x); /* ends the timer */
     }
     if (table.queue_head != NONE && table.stall <= now) {
         table.slack = table.flying;
