@@ -56,6 +56,11 @@ bosh_session_t *bosh_multi_find(bosh_arena_t *a, bosh_session_t *s, const char *
 /* The stream that a slot is about, for as long as there is a record of it; NULL: everybody. */
 bosh_session_t *bosh_multi_of(bosh_arena_t *a, const bosh_slot_t *slot);
 
+/* Whether payload for `only`, or (NULL) for every stream, is for one that has not logged in; *waits: what such streams
+ * have waiting already. */
+bool bosh_multi_early(bosh_arena_t *a, bosh_session_t *s, const bosh_session_t *only,
+                      size_t *waits);
+
 /* Towards the servers (B-335, B-336): the slot's payload goes to the stream it names, or to all that live. False: no
  * room for it now, nothing changed. */
 bool bosh_multi_send(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *lim,
@@ -93,7 +98,8 @@ void bosh_multi_told(bosh_arena_t *a, apr_time_t now, bosh_session_t *st);
 /* The session ends: its branches end with it. */
 void bosh_multi_bury(bosh_arena_t *a, apr_time_t now, bosh_session_t *s);
 
-/* bosh_session_tick() of a branch. */
-apr_time_t bosh_multi_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *branch);
+/* bosh_session_tick() of a branch. login: by when it must have logged in. */
+apr_time_t bosh_multi_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *branch,
+                           apr_time_t login);
 
 #endif

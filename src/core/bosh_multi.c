@@ -191,6 +191,21 @@ bosh_session_t *bosh_multi_of(bosh_arena_t *a, const bosh_slot_t *slot)
 
 /* ---- towards the servers ---- */
 
+bool bosh_multi_early(bosh_arena_t *a, bosh_session_t *s, const bosh_session_t *only, size_t *waits)
+{
+    bool early = false;
+
+    *waits = 0;
+    for (const bosh_session_t *st = s; st != NULL;
+         st = st->branch != 0 ? bosh_arena_session(a, st->branch) : NULL) {
+        if (lives(st) && !(st->flags & BOSH_SESS_LOGIN) && (only == NULL || st == only)) {
+            early = true;
+            *waits += BOSH_QUEUE_BYTES(&st->link.down);
+        }
+    }
+    return early;
+}
+
 static bool has_room(const bosh_session_t *st, const bosh_limits_t *lim, size_t more)
 {
     const bosh_queue_t *down = &st->link.down;
@@ -355,7 +370,8 @@ void bosh_multi_bury(bosh_arena_t *a, apr_time_t now, bosh_session_t *s)
     }
 }
 
-apr_time_t bosh_multi_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *branch)
+apr_time_t bosh_multi_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *branch,
+                           apr_time_t login)
 {
     bosh_session_t *s = bosh_multi_root(a, branch);
     bool closed = branch->link.phase == BOSH_LINK_CLOSED || branch->link.phase == BOSH_LINK_NONE;
@@ -376,6 +392,7 @@ apr_time_t bosh_multi_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *bran
         }
         next = now < branch->inactive_at ? branch->inactive_at : now + apr_time_from_sec(1);
     }
+    next = next < login ? next : login;
     branch->armed = next;
     return next;
 }

@@ -330,6 +330,18 @@ static bool adds_stream(const bosh_session_t *s, const bosh_req_t *req)
            bosh_body_adds_stream(req);
 }
 
+/* B-367: more payload than may wait for a stream before it has logged in. st: the one it is for; NULL: all. */
+static bool too_early(bosh_arena_t *a, bosh_session_t *s, const bosh_session_t *st,
+                      const bosh_req_t *req, const bosh_limits_t *lim)
+{
+    size_t waits;
+
+    return lim->login_size > 0 && (req->has & BOSH_HAS_PAYLOAD) &&
+           (s->flags & (BOSH_SESS_LOGIN | BOSH_SESS_MULTI)) != BOSH_SESS_LOGIN &&
+           bosh_multi_early(a, s, st, &waits) &&
+           bosh_window_waiting(a, s) + waits + s->part.len + req->payload_bytes > lim->login_size;
+}
+
 static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_req_t *req,
                         const bosh_limits_t *lim, bosh_holder_t holder, bosh_verdict_t *v)
 {
@@ -347,10 +359,7 @@ static void request_new(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, cons
     if (req->restart) {
         header.n = bosh_session_print_restart(st != NULL ? st : s, req, buf);
     }
-    if (!(s->flags & BOSH_SESS_LOGIN) && lim->login_size > 0 && (req->has & BOSH_HAS_PAYLOAD) &&
-        bosh_window_waiting(a, s) + BOSH_QUEUE_BYTES(&s->link.down) + s->part.len +
-                req->payload_bytes >
-            lim->login_size) { /* B-367 */
+    if (too_early(a, s, st, req, lim)) {
         fail(a, now, s, BOSH_COND_POLICY_VIOLATION, v);
         return;
     }

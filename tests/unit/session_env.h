@@ -341,9 +341,14 @@ static void pass(apr_time_t us)
                 who = i;
             }
         }
-        if (s != NULL && s->armed <= next) {
-            next = s->armed;
-            timer = true;
+        for (bosh_session_t *st = s != NULL && s->root != 0 ? bosh_arena_session(&E->a, s->root)
+                                                            : s;
+             st != NULL; st = st->branch != 0 ? bosh_arena_session(&E->a, st->branch) : NULL) {
+            if (st->armed <= next) {
+                next = st->armed;
+                timer = true;
+                s = st;
+            }
         }
         if (who < 0 && !timer) {
             break;

@@ -532,6 +532,73 @@ START_TEST(test_B_347_R_10_restarts)
 }
 END_TEST
 
+#define SUCCESS "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"
+
+/* rows: B-367 */
+START_TEST(test_each_stream_has_its_time_to_log_in)
+{
+    bool told = false;
+
+    E->lim.login_time = 20;
+    open_first("");
+    server(SUCCESS);
+    ck_assert(contains(req(1001, "", ""), "success"));
+    pass(15 * SEC);
+    add_open(1002, "b.example");
+    use(0);
+    for (uint64_t rid = 1003; rid < 1010 && !told; rid++) {
+        int c = req(rid, "", "");
+        pass(6 * SEC);
+        told = !held(c) && is_terminate(c, "policy-violation") && names(c, 1);
+        ck_assert(told || held(c) || is_empty(c));
+    }
+    ck_assert(told);
+    ck_assert_int_eq(session()->state, BOSH_ST_LIVE);
+    ck_assert_int_eq(bosh_multi_state(session()), BOSH_ST_LIVE);
+}
+END_TEST
+
+/* rows: B-367 */
+START_TEST(test_a_stream_that_is_over_need_not_log_in)
+{
+    int c;
+
+    E->lim.login_time = 20;
+    open_two();
+    server(SUCCESS);
+    ck_assert(contains(req(1002, "", ""), "success"));
+    use(0);
+    ck_assert(is_terminate(to_stream(1003, 0, "type='terminate'", ""), ""));
+    for (uint64_t rid = 1004; rid < 1010; rid++) {
+        c = req(rid, "", "");
+        pass(6 * SEC);
+        ck_assert(held(c) || is_empty(c));
+    }
+    ck_assert_int_eq(session()->state, BOSH_ST_LIVE);
+    use(1);
+    ck_assert_int_eq(bosh_multi_state(session()), BOSH_ST_LIVE);
+}
+END_TEST
+
+/* rows: B-367 */
+START_TEST(test_payload_before_the_login_of_that_stream)
+{
+    char big[3000];
+    int c;
+
+    snprintf(big, sizeof(big), "<message xmlns='jabber:client'><body>%02500d</body></message>", 1);
+    E->lim.login_size = 2000;
+    open_two();
+    server(SUCCESS);
+    ck_assert(contains(req(1002, "", ""), "success"));
+    c = to_stream(1003, 1, "", big);
+    ck_assert(held(c));
+    ck_assert_str_eq(sent(), big);
+    c = to_stream(1004, 0, "", big); /* a stranger there */
+    ck_assert(is_terminate(c, "policy-violation"));
+}
+END_TEST
+
 /* ---- ends ---- */
 
 START_TEST(test_B_341_one_stream_is_closed)
@@ -947,6 +1014,9 @@ int main(void)
     tcase_add_test(tc, test_B_340_in_turn);
     tcase_add_test(tc, test_B_346_one_rid_for_all);
     tcase_add_test(tc, test_B_347_R_10_restarts);
+    tcase_add_test(tc, test_each_stream_has_its_time_to_log_in);
+    tcase_add_test(tc, test_a_stream_that_is_over_need_not_log_in);
+    tcase_add_test(tc, test_payload_before_the_login_of_that_stream);
     tcase_add_test(tc, test_B_341_one_stream_is_closed);
     tcase_add_test(tc, test_B_341_the_first_stream_is_closed);
     tcase_add_test(tc, test_B_342_all_are_closed);
