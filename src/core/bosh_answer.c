@@ -361,11 +361,9 @@ static bool has_key(const bosh_session_t *s, const bosh_slot_t *slot)
     return (s->flags & BOSH_SESS_KEYED) && !(slot->flags & BOSH_SLOT_CREATION);
 }
 
-/* Full both ways: the server may wait to be read before it reads, and only a processed request can take what it
- * has said. So one more is let in. */
-static bool stuck(bosh_arena_t *a, bosh_session_t *s)
+bool bosh_answer_stuck(bosh_arena_t *a, bosh_session_t *s, const bosh_session_t *st)
 {
-    return (s->link.flags & BOSH_LINK_STALLED) && s->link.up.items > 0 &&
+    return (st->link.flags & BOSH_LINK_STALLED) && st->link.up.items > 0 &&
            bosh_window_oldest(a, s, true) == NULL;
 }
 
@@ -385,7 +383,7 @@ static bool apply(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh
     } else if (s->state == BOSH_ST_LIVE && slot->payload.items > 0) {
         if (down->items > 0 &&
             (size_t)BOSH_QUEUE_BYTES(down) + BOSH_QUEUE_BYTES(&slot->payload) > lim->queue_size &&
-            !stuck(a, s)) {
+            !bosh_answer_stuck(a, s, s)) {
             return false;
         }
         a->h->count.stanzas_down += slot->payload.items;

@@ -171,9 +171,10 @@ bool bosh_session_may_read(bosh_arena_t *a, bosh_session_t *s, const bosh_limits
     if (may) {
         s->link.flags &= (uint8_t)~BOSH_LINK_STALLED;
     } else {
-        if (!(s->link.flags & BOSH_LINK_STALLED) &&
-            bosh_window_slot(a, s, s->processed + 1) != NULL) {
-            bosh_answer_mail_owner(a, s); /* full both ways: one more request is let in */
+        bosh_session_t *of = s->root != 0 ? bosh_arena_get(a, s->root, s->root_serial) : s;
+        if (!(s->link.flags & BOSH_LINK_STALLED) && of != NULL &&
+            bosh_window_slot(a, of, of->processed + 1) != NULL) {
+            bosh_answer_mail_owner(a, of); /* full both ways: one more request is let in */
         }
         s->link.flags |= BOSH_LINK_STALLED;
     }

@@ -245,7 +245,8 @@ bool bosh_multi_send(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *li
     }
     for (bosh_session_t *st = s; st != NULL; st = bosh_multi_next(a, s, st)) {
         if (lives(st) && !is_planned(st) && (!named || st == only)) {
-            if (!has_room(st, lim, BOSH_QUEUE_BYTES(&slot->payload))) {
+            if (!has_room(st, lim, BOSH_QUEUE_BYTES(&slot->payload)) &&
+                !bosh_answer_stuck(a, s, st)) {
                 return false;
             }
             to[n++] = st;

@@ -402,6 +402,26 @@ START_TEST(test_B_335_there_must_be_room_at_all)
 }
 END_TEST
 
+START_TEST(test_B_125_full_both_ways)
+{
+    int c;
+
+    E->lim.queue_size = 100;
+    open_two();
+    use(1);
+    while (bosh_session_may_read(&E->a, session(), &E->lim)) {
+        server(FROM("up"));
+    }
+    to_stream(1002, 1, "", MSG("first")); /* takes what is up */
+    while (bosh_session_may_read(&E->a, session(), &E->lim)) {
+        server(FROM("up"));
+    }
+    c = to_stream(1003, 1, "", MSG("second of many"));
+    ck_assert_msg(contains(c, "id='up'"), "neither side can go on");
+    ck_assert_str_eq(sent(), MSG("first") MSG("second of many"));
+}
+END_TEST
+
 START_TEST(test_B_336_B_339_to_the_one_that_is_named)
 {
     int c;
@@ -1008,6 +1028,7 @@ int main(void)
     tcase_add_test(tc, test_B_334_empty_ones_have_none);
     tcase_add_test(tc, test_B_335_without_a_name_to_all);
     tcase_add_test(tc, test_B_335_there_must_be_room_at_all);
+    tcase_add_test(tc, test_B_125_full_both_ways);
     tcase_add_test(tc, test_B_336_B_339_to_the_one_that_is_named);
     tcase_add_test(tc, test_B_337_an_unknown_name);
     tcase_add_test(tc, test_B_338_closed_just_now);
