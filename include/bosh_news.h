@@ -22,4 +22,8 @@ uint8_t bosh_news_of(bosh_split_type_t type, const bosh_xml_start_t *el);
  * 4.9.3.19), whose text is an address. */
 bool bosh_news_elsewhere(bosh_split_type_t type, const bosh_xml_start_t *el);
 
+/* The name of a stream error's condition in the verbatim text of the element, or in its first n bytes: its first child
+ * that is not `text`. n == 0: there is none. */
+bosh_slice_t bosh_news_condition(const char *xml, size_t n);
+
 #endif

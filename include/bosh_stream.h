@@ -201,8 +201,10 @@ void bosh_stream_hang_up(bosh_streams_t *ss, bosh_stream_t *st);
 void bosh_stream_log(bosh_streams_t *ss, const bosh_stream_t *st, bosh_log_t level, const char *fmt,
                      ...) __attribute__((format(printf, 4, 5)));
 
-/* A stream never opened, for this reason: a warning, at most one per target in BOSH_COMPLAIN_TIME. */
-void bosh_stream_complain(bosh_streams_t *ss, const bosh_stream_t *st, const char *reason);
+/* A stream never opened, for this reason; its client is told `cond`: a warning, at most one per target in
+ * BOSH_COMPLAIN_TIME. */
+void bosh_stream_complain(bosh_streams_t *ss, const bosh_stream_t *st, bosh_cond_t cond,
+                          const char *reason);
 
 /* Once a second: sums up the warnings that were held back. */
 void bosh_streams_complaints(bosh_streams_t *ss);

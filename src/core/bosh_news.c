@@ -67,3 +67,24 @@ bool bosh_news_elsewhere(bosh_split_type_t type, const bosh_xml_start_t *el)
     return type == BOSH_SPLIT_ERROR && el->depth == 3 &&
            bosh_xml_name_is(&el->name, NS_STREAM_ERRORS, "see-other-host");
 }
+
+bosh_slice_t bosh_news_condition(const char *xml, size_t n)
+{
+    bosh_slice_t name = {"", 0};
+    const char *end = xml + n, *p = xml;
+
+    /* No attribute and no text has a bare `<` in it. */
+    while (p < end && (p = memchr(p + 1, '<', (size_t)(end - p - 1))) != NULL) {
+        const char *q;
+        name.p = p + 1;
+        for (q = name.p; q < end && strchr(" \t\r\n/>", *q) == NULL; q++) {
+            name.p = *q == ':' ? q + 1 : name.p; /* without its prefix */
+        }
+        name.n = q < end ? (size_t)(q - name.p) : 0;
+        if (name.n > 0 && !bosh_xml_slice_is(name, "text")) {
+            return name;
+        }
+    }
+    name.n = 0;
+    return name;
+}

@@ -65,7 +65,8 @@ void bosh_stream_log(bosh_streams_t *ss, const bosh_stream_t *st, bosh_log_t lev
 }
 
 /* A stream that never opened is the administrator's business, but not a thousand times a minute. */
-void bosh_stream_complain(bosh_streams_t *ss, const bosh_stream_t *st, const char *reason)
+void bosh_stream_complain(bosh_streams_t *ss, const bosh_stream_t *st, bosh_cond_t cond,
+                          const char *reason)
 {
     bosh_complaint_t *c =
         &ss->complaints[st->target != NULL ? (size_t)(st->target - ss->cfg->targets)
@@ -80,11 +81,10 @@ void bosh_stream_complain(bosh_streams_t *ss, const bosh_stream_t *st, const cha
         return;
     }
     c->last = ss->now;
-    bosh_stream_log(
-        ss, st, BOSH_LOG_WARNING,
-        "BH201: no stream to the XMPP server: %s (its sessions end with "
-        "remote-connection-failed; check that the server runs and the BoshUpstream line)",
-        reason);
+    bosh_stream_log(ss, st, BOSH_LOG_WARNING,
+                    "BH201: no stream to the XMPP server: %s (its sessions end with "
+                    "%s; check that the server runs and the BoshUpstream line)",
+                    reason, cond != BOSH_COND_NONE ? bosh_body_condition(cond) : "no condition");
 }
 
 void bosh_streams_complaints(bosh_streams_t *ss)

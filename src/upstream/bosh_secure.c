@@ -19,6 +19,7 @@
 #include "bosh_dial.h"
 #include "bosh_down.h"
 #include "bosh_elsewhere.h"
+#include "bosh_news.h"
 #include "bosh_tls.h"
 #include "bosh_up.h"
 
@@ -118,6 +119,18 @@ static void answered(bosh_streams_t *ss, bosh_stream_t *st, const bosh_split_eve
     }
 }
 
+static void refused(bosh_streams_t *ss, bosh_stream_t *st, const bosh_split_event_t *ev)
+{
+    char text[120];
+    bosh_slice_t name = bosh_news_condition(st->clear + ev->start, (size_t)(ev->end - ev->start));
+
+    if (!bosh_elsewhere_go(ss, st, st->clear + ev->other_at, ev->other_n)) {
+        snprintf(text, sizeof(text), "a stream error from the server instead of TLS: %.*s",
+                 name.n < 60 ? (int)name.n : 60, name.p);
+        fail(ss, st, text);
+    }
+}
+
 /* True: look at the next event. */
 static bool consider(bosh_streams_t *ss, bosh_stream_t *st, const bosh_split_event_t *ev)
 {
@@ -136,9 +149,7 @@ static bool consider(bosh_streams_t *ss, bosh_stream_t *st, const bosh_split_eve
     } else if (ev->type == BOSH_SPLIT_TLS && !offer) {
         answered(ss, st, ev);
     } else if (ev->type == BOSH_SPLIT_ERROR) {
-        if (!bosh_elsewhere_go(ss, st, st->clear + ev->other_at, ev->other_n)) {
-            fail(ss, st, "a stream error from the server instead of TLS");
-        }
+        refused(ss, st, ev);
     } else if (ev->type == BOSH_SPLIT_END) {
         fail(ss, st, "the server ended the stream instead of TLS");
     } else {

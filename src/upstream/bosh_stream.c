@@ -143,9 +143,10 @@ void bosh_stream_over(bosh_streams_t *ss, bosh_stream_t *st, bosh_cond_t cond, c
     bool opened = st->phase == BOSH_LINK_OPEN || st->phase == BOSH_LINK_CLOSING;
     bosh_session_t *s;
 
-    if (cond == BOSH_COND_REMOTE_CONNECTION_FAILED && !opened) {
+    if ((cond == BOSH_COND_REMOTE_CONNECTION_FAILED || cond == BOSH_COND_REMOTE_STREAM_ERROR) &&
+        !opened) {
         BOSH_STAT_ADD(ss, connect_failures, 1);
-        bosh_stream_complain(ss, st, reason);
+        bosh_stream_complain(ss, st, cond, reason);
     } else {
         bosh_stream_log(ss, st, cond == BOSH_COND_NONE ? BOSH_LOG_DEBUG : BOSH_LOG_INFO,
                         "stream over: %s", reason);

@@ -14,6 +14,7 @@
 
 #include "bosh_down.h"
 #include "bosh_elsewhere.h"
+#include "bosh_news.h"
 #include "bosh_point.h"
 #include "bosh_tls.h"
 
@@ -159,11 +160,16 @@ static void refuse_input(bosh_streams_t *ss, bosh_stream_t *st)
 }
 
 /* What the applied events mean for the stream itself. */
-static void conclude(bosh_streams_t *ss, bosh_stream_t *st, unsigned last, bool errored)
+static void conclude(bosh_streams_t *ss, bosh_stream_t *st, unsigned last, bool errored,
+                     const char *said)
 {
     if (last == BOSH_SPLIT_ERROR || (last == BOSH_SPLIT_END && errored)) {
-        bosh_stream_over(ss, st, BOSH_COND_REMOTE_STREAM_ERROR, "stream error from the server");
+        bosh_stream_over(ss, st, BOSH_COND_REMOTE_STREAM_ERROR, said);
     } else if (last == BOSH_SPLIT_END) {
+        if (st->phase < BOSH_LINK_OPEN) {
+            bosh_stream_complain(ss, st, BOSH_COND_NONE,
+                                 "the server ended the stream at its beginning");
+        }
         bosh_stream_over(ss, st, BOSH_COND_NONE, "closed by the server");
     } else if (st->fault != NULL) {
         refuse_input(ss, st);
@@ -203,6 +209,23 @@ static bool leave(bosh_streams_t *ss, bosh_stream_t *st, const bosh_split_event_
     return bosh_elsewhere_go(ss, st, text, n);
 }
 
+/* For the log: adds the error's condition to `said`. Lock held. */
+static void name_error(bosh_streams_t *ss, const bosh_stream_t *st, bosh_session_t *s,
+                       const bosh_split_event_t *ev, char *said, size_t size)
+{
+    char xml[300];
+    size_t n = (size_t)(ev->end - ev->start);
+    bosh_slice_t name;
+
+    n = bosh_bytes_peek(ss->arena, &s->link.raw, (size_t)(ev->start - st->raw_base), xml,
+                        n < sizeof(xml) ? n : sizeof(xml));
+    name = bosh_news_condition(xml, n);
+    if (name.n > 0) {
+        snprintf(said + strlen(said), size - strlen(said), ": %.*s", name.n < 60 ? (int)name.n : 60,
+                 name.p);
+    }
+}
+
 /* Hands what the parser found to the session. False: the chunks ran out; later again, from there on. Or this
  * connection is no more. */
 static bool apply(bosh_streams_t *ss, bosh_stream_t *st)
@@ -215,6 +238,7 @@ static bool apply(bosh_streams_t *ss, bosh_stream_t *st)
     bosh_session_t *s;
     apr_status_t rv;
     bool errored, opened;
+    char said[100] = "stream error from the server";
 
     if (n == 0 && boundary == st->raw_base && st->fault == NULL) {
         return true; /* in the middle of an element */
@@ -225,6 +249,9 @@ static bool apply(bosh_streams_t *ss, bosh_stream_t *st)
     s = bosh_stream_lock(ss, st);
     if (s == NULL) {
         return true;
+    }
+    if (last == BOSH_SPLIT_ERROR) {
+        name_error(ss, st, s, &ev[n - 1], said, sizeof(said));
     }
     rv = bosh_session_up(ss->arena, ss->now, s, ev + st->ev_done, fit - st->ev_done,
                          bosh_split_header(st->sp), boundary, &st->raw_base, &done);
@@ -250,7 +277,7 @@ static bool apply(bosh_streams_t *ss, bosh_stream_t *st)
                          "the server requires STARTTLS and this upstream does not use TLS; "
                          "write tls=starttls");
     } else {
-        conclude(ss, st, last, errored);
+        conclude(ss, st, last, errored, said);
     }
     return true;
 }

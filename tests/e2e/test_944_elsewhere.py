@@ -134,7 +134,8 @@ def test_a_port_need_not_be_named(server, client, stub):
     assert any("sends us to 127.0.0.2, port 5222" in line for line in server.log_lines())
 
 
-def test_only_once(client, stub, other):
+def test_only_once(server, client, stub, other):
+    server.expect_log("BH201.*stream error from the server: see-other-host")
     redirect(stub, other.address)
     third = StubServer()
     try:
@@ -151,7 +152,8 @@ def test_only_once(client, stub, other):
 
 
 @pytest.mark.parametrize("where", ["", "a b", "host:port", "http://example.org/", "[::1", "a&lt;b", "x" * 256])
-def test_no_address(client, stub, where):
+def test_no_address(server, client, stub, where):
+    server.expect_log("BH201.*stream error from the server: see-other-host")
     redirect(stub, where)
     answer = client.new_async().answer()
     TB(answer, "remote-stream-error")
@@ -171,6 +173,7 @@ def test_not_behind_the_features(client, stub, other):
 
 def test_no_further_than_this_host_without_tls(server, client, stub):
     """A line without tls= means a server on this host."""
+    server.expect_log("BH201.*stream error from the server: see-other-host")
     redirect(stub, "192.0.2.1:5222")
     TB(client.new_async().answer(), "remote-stream-error")
     assert any("192.0.2.1, port 5222, without TLS" in line for line in server.log_lines())

@@ -9,8 +9,10 @@ import pytest
 from blackhole import BlackHole
 from bosh_env import SLOW, free_port, wait_for
 from certs import Authority, context
-from client import TB
+from client import T, TB
+from stub import stream_error
 
+HEADER = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' id='1'>"
 WAIT = 30  # of the clients; timeout= is 1 s
 
 # name: (tls=, what the server does, step, reason)
@@ -25,6 +27,9 @@ STEPS = {
     "header": ("off", "silent", "header", "no stream header in time"),
     "features": ("off", "header", "features", "no stream features in time"),
     "header-tls": ("direct", "shakes", "header", "no stream header in time"),
+    "error": ("off", "errs", "features", "stream error from the server: host-unknown"),
+    "error-starttls": ("starttls", "errs", "starttls", "a stream error from the server instead of TLS: host-unknown"),
+    "end": ("off", "ends", "features", "the server ended the stream at its beginning"),
 }
 
 
@@ -54,10 +59,13 @@ def server(httpd, stub_server, hole, ca):
 
 def behave(stub, how, ca):
     script = stub.script
-    script.auto = how in ("header", "offers", "proceeds", "shakes")
+    script.auto = how in ("header", "offers", "proceeds", "shakes", "errs", "ends")
     script.tls_context = context(ca.issue("x", [f"DNS:{name}.example" for name in STEPS]))
-    if how == "header":
+    if how in ("header", "errs", "ends"):
         script.features = [None]
+        last_words = {"header": "", "errs": stream_error("host-unknown", "not here") + "</stream:stream>",
+                      "ends": "</stream:stream>"}[how]
+        script.header = lambda session: HEADER + last_words
     elif how in ("offers", "proceeds"):
         script.tls, script.proceed = "starttls", None
         if how == "proceeds":  # and says no more
@@ -75,7 +83,13 @@ def test_each_step(server, client, stub, ca, name):
     server.expect_log(rf"BH201: .*{reason}")
     behave(stub, how, ca)
     begun = time.monotonic()
-    TB(client.new_async(to=f"{name}.example", wait=WAIT).answer(WAIT), "remote-connection-failed")
+    answer = client.new_async(to=f"{name}.example", wait=WAIT).answer(WAIT)
+    if name == "error":
+        TB(answer, "remote-stream-error")
+    elif name == "end":
+        T(answer)
+    else:
+        TB(answer, "remote-connection-failed")
     assert time.monotonic() - begun < WAIT * SLOW / 2, "not bounded by timeout="
 
     def told():

@@ -4,6 +4,7 @@
 #include <check.h>
 #include <stdint.h>
 
+#include "bosh_news.h"
 #include "split_env.h"
 
 #define HEADER                                                                                     \
@@ -453,9 +454,36 @@ START_TEST(test_see_other_host)
 }
 END_TEST
 
+static void condition_is(const char *xml, const char *expected)
+{
+    size_t n = strlen(xml);
+    char *copy = malloc(n > 0 ? n : 1); /* with no byte behind it */
+    bosh_slice_t name;
+
+    memcpy(copy, xml, n);
+    name = bosh_news_condition(copy, n);
+    ck_assert_msg(name.n == strlen(expected) && memcmp(name.p, expected, name.n) == 0, "%s", xml);
+    free(copy);
+}
+
+START_TEST(test_condition_of_an_error)
+{
+    condition_is("<stream:error><host-unknown xmlns='u'/></stream:error>", "host-unknown");
+    condition_is("<stream:error a='>'>\n<e:conflict>\n</e:conflict></stream:error>", "conflict");
+    condition_is("<error><text>a</text><x y='1'></x></error>", "x");
+    condition_is("<error><text\n/><textual/></error>", "textual");
+    condition_is("<error><text>only</text></error>", "");
+    condition_is("<error/>", "");
+    condition_is("<error>", "");
+    condition_is("<error><host-unkno", "");
+    condition_is("", "");
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {
+        test_condition_of_an_error,
         test_see_other_host,
         test_header,
         test_wrong_header,
