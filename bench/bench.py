@@ -89,7 +89,7 @@ class Bench:
         self.contender.start([self.sink])
 
     def load(self, **options):
-        return Load(log=self.log, sink_port=self.sink, wait=60, patience=30 if self.contender.ours else 4, **self.contender.options_of(0), **options)
+        return Load(log=self.log, sink_port=self.sink, wait=60, patience=30 if self.contender.ours else 2, **self.contender.options_of(0), **options)
 
     def end(self, load):
         """After the load has ended, whatever became of it."""
@@ -100,7 +100,7 @@ class Bench:
             load.kill()
 
     def warm_up(self):
-        load = self.load(parallel=8, logins=size(200, 50), silent=True)
+        load = self.load(parallel=8, logins=size(200, 20), silent=True)
         load.go(self.contender.port)
         load.finish()
 
@@ -143,10 +143,22 @@ class Bench:
         self.found["push_p50"], self.found["push_p99"] = window["p50"], window["p99"]
         self.end(load)
 
+    def paced(self):
+        """POSTs at the rate at which others get messages: what one request costs when nothing comes in batches."""
+        load = self.load(posters=SIZES["listeners"], rate=1, paced=True)
+        load.go(self.contender.port)
+        time.sleep(size(3, 1))
+        meter, before = Meter(self.contender), load.look()
+        time.sleep(SIZES["seconds"])
+        after, us = load.look(), meter.us()
+        self.found["push_us"] = us / max(1, after["posts"] - before["posts"])
+        self.end(load)
+
     def run(self):
         if self.contender.name == "floor":
             self.closed_loop("posters", "posts")
             self.found["login_ms"] = 6 * self.found["ping_us"] / 1000
+            self.paced()
         else:
             self.warm_up()
             self.closed_loop("pingers", "pings")
@@ -170,7 +182,7 @@ def plain_tcp():
     return {"push_p50": window["p50"], "push_p99": window["p99"]}
 
 
-def held(kind, wanted, loaders=3, children=3, settle=10):
+def held(kind, wanted, loaders=3, children=3, settle=size(10, 3)):
     """How many sessions one manager holds at once, and whether each of them still gets a message."""
     sinks = [free_port() for _ in range(loaders)]
     contender = kind(sessions=wanted, children=children)

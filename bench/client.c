@@ -361,6 +361,17 @@ static void post_answered(session_t *s, request_t *req, const char *body, size_t
         s->phase = LIVE;
         load_live(s);
     }
+    if (!load.stopping && load.opt.paced) {
+        timer_set(&s->talk, s->talk.at + pace());
+    } else if (!load.stopping) {
+        send_post(s);
+    }
+}
+
+static void post_due(clock_timer_t *t)
+{
+    session_t *s = OWNER(t, session_t, talk);
+
     if (!load.stopping) {
         send_post(s);
     }
@@ -476,6 +487,8 @@ void client_start(session_t *s, uint32_t index, kind_t kind)
     http_open(&s->conn[1], s);
     if (kind == POSTER) {
         memset(s->sid, 'a', 32);
+        s->talk.fire = post_due;
+        s->talk.at = now_us() + dice((uint32_t)pace());
         send_post(s);
     } else if (load.opt.tcp || kind == PUSHER) {
         stream_open(s);

@@ -463,12 +463,12 @@ int main(int argc, char **argv)
     wait_for_go();
     input.ready = commands;
     watch_add(&input, 0, EPOLLIN);
-    loop_turn();
+    sweeper.fire = sweep;
+    timer_set(&sweeper, now_us());
+    loop_turn(); /* waiting for "go" has taken time */
     wanted = (uint32_t)(load.opt.talkers + load.opt.listeners + load.opt.pingers +
                         load.opt.posters + load.opt.idlers);
     guests_timer.fire = guests_due;
-    sweeper.fire = sweep;
-    timer_set(&sweeper, now_us() + SECOND);
     if (wanted == 0) {
         say_ready();
     }

@@ -222,6 +222,7 @@ typedef struct options_t {
     bool tcp;                       /* clients talk to address:port in plain XMPP */
     int talkers, idlers, listeners; /* sessions */
     int pingers, posters;           /* ... in a closed loop */
+    bool paced;                     /* posters at that rate instead */
     double rate;          /* messages a second, each way, of each talker; to each listener */
     double guests;        /* logins a second; or */
     int parallel, logins; /* so many at once, so many in all, then the end */

@@ -18,6 +18,7 @@ static const char usage[] =
     "  --listeners N     sessions with messages from the server alone, at that rate\n"
     "  --pingers N       sessions with one XEP-0199 ping after the other\n"
     "  --posters N       no sessions, but one POST after the other on each of N connections\n"
+    "  --paced           ... at that rate instead\n"
     "  --idlers N        sessions that only poll              --idle-wait S  (60)   --wait S: of "
     "all others (20)\n"
     "  --guests R        logins a second, which leave again   --silent     guests leave without a "
@@ -58,6 +59,7 @@ static const struct {
     {"listeners", .number = &O.listeners},
     {"pingers", .number = &O.pingers},
     {"posters", .number = &O.posters},
+    {"paced", .flag = &O.paced, .value = true},
     {"idlers", .number = &O.idlers},
     {"rate", .real = &O.rate},
     {"split", .real = &O.split},
