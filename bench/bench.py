@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
 from bosh_env import free_port, raise_file_limit  # noqa: E402
-from contenders import ALL, versions  # noqa: E402
+from contenders import ALL, missing, versions  # noqa: E402
 from loader import Load, faults  # noqa: E402
 
 OUT = ROOT / "build" / "bench"
@@ -345,6 +345,9 @@ def main(names):
     if unknown:
         print(f"bench.py: no contender {' '.join(unknown)}; there are: {' '.join(known)}", file=sys.stderr)
         return 2
+    for name in [n for n in names if missing(n)]:
+        print(f"{name}: without {missing(name)} it is left out; tests/tools/need.sh run check bench installs it")
+        names = [n for n in names if n != name]
     raise_file_limit()
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "load.log").write_text("")
@@ -355,7 +358,7 @@ def main(names):
         round_of(names, runs, wrong)
     if os.environ.get("HELD", "1") != "0":
         for name in names if not QUICK else [n for n in names if n == "mod_bosh"]:
-            if name in ALL and name != "floor" and not ALL[name].base is None or name in ("mod_bosh", "nginx"):
+            if name in ("mod_bosh", "ejabberd", "prosody", "nginx"):
                 kept[name] = held(ALL[name], size(20000, 1500))
                 print(f"{name:14} held {kept[name]}", flush=True)
     record = {"versions": versions(), "quick": QUICK, "rounds": rounds, "load": [*load, os.getloadavg()[0]], "runs": runs,

@@ -108,7 +108,8 @@ class Contender:
     name = title = version = ""
     base = None
     over = None
-    ours = False  # what goes wrong there makes the run fail
+    program = None  # that has to be installed
+    ours = False    # what goes wrong there makes the run fail
     children = 2
 
     def __init__(self, sessions=1000, children=None, threads=64, addresses=("127.0.0.1",)):
@@ -269,7 +270,7 @@ VirtualHost "localhost"
 
 
 class ProsodyTcp(Server):
-    name, title, user = "prosody-tcp", "Prosody, plain TCP", "prosody"
+    name, title, user, program = "prosody-tcp", "Prosody, plain TCP", "prosody", "prosody"
     tcp = True
 
     def configure(self):
@@ -313,7 +314,7 @@ modules:
 
 
 class EjabberdTcp(Server):
-    name, title, user = "ejabberd-tcp", "ejabberd, plain TCP", "ejabberd"
+    name, title, user, program = "ejabberd-tcp", "ejabberd, plain TCP", "ejabberd", "ejabberdctl"
     tcp = True
 
     def configure(self):
@@ -365,7 +366,7 @@ http {{
 
 
 class Nginx(Contender):
-    name, title = "nginx", "nginx in front of Prosody's"
+    name, title, program = "nginx", "nginx in front of Prosody's", "nginx"
     over = Prosody
 
     def options_of(self, i):
@@ -399,7 +400,7 @@ class Nginx(Contender):
 class Proxy(Contender):
     """A held request occupies a thread here."""
 
-    name, title = "mod_proxy", "mod_proxy in front of Prosody's"
+    name, title, program = "mod_proxy", "mod_proxy in front of Prosody's", "prosody"
     over = Prosody
 
     def options_of(self, i):
@@ -424,6 +425,12 @@ class Proxy(Contender):
 
 
 ALL = {c.name: c for c in (ModBosh, Floor, Ejabberd, EjabberdTcp, Prosody, ProsodyTcp, Nginx, Proxy)}
+
+
+def missing(name):
+    """What a contender lacks on this system; None: nothing."""
+    program = ALL[name].program if name in ALL else None
+    return program if program and not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") else None
 
 
 def versions():

@@ -124,20 +124,20 @@ class Lock:
 
 
 def point(sessions, children, wrong):
-    """One line of the table: a hundred sessions ping in a closed loop beside the others, then all are pushed to."""
-    seconds, listeners = size(10, 2), max(1, sessions - 100)
-    if listeners * files_each() > children * FILES * 9 // 10:
+    """One line of the table: a hundred more sessions ping in a closed loop beside these; then these are pushed to."""
+    seconds = size(10, 2)
+    if (sessions + 100) * files_each() > children * FILES * 9 // 10:
         return {"sessions": sessions, "children": children, "stopped": "files"}
-    with Fleet(listeners, children, more=1, rate=0, window=seconds, wait=60) as fleet:
+    with Fleet(sessions, children, more=1, rate=0, window=seconds, wait=60) as fleet:
         live, _ = fleet.fill()
-        if live < listeners:
-            wrong.append(f"{sessions} sessions, {children} children: {live} of {listeners} came")
+        if live < sessions:
+            wrong.append(f"{sessions} sessions, {children} children: {live} of {sessions} came")
             return {"sessions": sessions, "children": children, "stopped": f"at {live}"}
         pinging = fleet.extra(pingers=100, wait=60)
         pinging.go(fleet.contender.port)
         time.sleep(size(12, 1))
         found = {"sessions": sessions, "children": children,
-                 "memory_kb": (pss_kb(fleet.contender.processes()) - fleet.empty) / sessions,
+                 "memory_kb": (pss_kb(fleet.contender.processes()) - fleet.empty) / (sessions + 100),
                  "files": files_of(fleet.contender.processes())}
         before, lock, meter = pinging.look()["pings"], Lock(fleet.contender), Meter(fleet.contender)
         time.sleep(seconds)
@@ -170,7 +170,7 @@ def growth():
     for p in points:
         cells = [p["stopped"]] if "stopped" in p else [f"{p[k]:.{d}f}" for k, (_, d) in HEADS.items()]
         lines.append(f"| {p['sessions']:,} | {p['children']} | " + " | ".join(cells) + " |")
-    lines += ["", *ratios(points), f"{files_each()} descriptors of httpd for each idle session", f"{v['date']}, {v['machine']}, commit {v['commit']}; load average {load}, "
+    lines += ["", *ratios(points), "", *scaling(points), "", f"{files_each()} descriptors of httpd for each idle session", f"{v['date']}, {v['machine']}, commit {v['commit']}; load average {load}, "
               f"{os.getloadavg()[0]}" + (", QUICK" if QUICK else ""), *(f"Fault: {said}" for said in wrong)]
     text = "\n".join(lines) + "\n"
     (OUT / "growth.json").write_text(json.dumps({"versions": v, "load": load, "quick": QUICK, "points": points, "faults": wrong}, indent=1))
@@ -186,6 +186,21 @@ def ratios(points):
         if len(of) > 1:
             yield (f"{children} children, {of[0]['sessions']:,} to {of[-1]['sessions']:,} sessions: round trip "
                    f"x {of[-1]['ping_us'] / of[0]['ping_us']:.2f}, pushed message x {of[-1]['push_us'] / of[0]['push_us']:.2f}")
+
+
+def scaling(points):
+    """What the figures of the largest run come to: sessions with a message each way a minute, processors and lock half
+    busy. docs/SCALING.md says how it is meant."""
+    p = max((p for p in points if "ping_us" in p), key=lambda p: (p["sessions"], p["children"]))
+    cpu = p["ping_us"] + p["push_us"]
+    lock = p["ping_locks"] * p["ping_lock_us"] + p["push_locks"] * p["push_lock_us"]
+    yield f"| at {p['sessions']:,} sessions, {p['children']} children | each session, a minute | 2 cores | 16 cores | 64 cores |"
+    yield "|---|---|---|---|---|"
+    yield f"| processors half busy | {cpu:.0f} us | " + " | ".join(f"{n * 30e6 / cpu:,.0f}" for n in (2, 16, 64)) + " |"
+    yield f"| the lock half busy | {lock:.1f} us | " + " | ".join([f"{30e6 / lock:,.0f}"] * 3) + " |"
+    yield f"| memory of httpd, sessions in a GB | {p['memory_kb']:.0f} KB | " + " | ".join([f"{1e6 / p['memory_kb']:,.0f}"] * 3) + " |"
+    yield f"| files, sessions in a child with a limit of {FILES:,} | {files_each()} | " + \
+        " | ".join([f"{FILES * 0.75 / files_each():,.0f}"] * 3) + " |"
 
 
 def available_mb():

@@ -3,7 +3,7 @@
 #
 # Installs what is missing for the named groups of packages.txt, or says what to type.
 #
-#   tests/tools/need.sh [build] [run] [check] [extra] [npm]      (default: build run check npm)
+#   tests/tools/need.sh [build] [run] [check] [extra] [bench] [npm]      (default: build run check npm)
 #
 # npm is the group of package-lock.json: it goes into node_modules of this checkout, nowhere else. When
 # nothing is missing this takes a fraction of a second. Installing never starts a system service, and a
