@@ -182,6 +182,12 @@ def plain_tcp():
     return {"push_p50": window["p50"], "push_p99": window["p99"]}
 
 
+def children_for(kind, wanted):
+    """Three, or as many as the limit of open files demands of httpd. Other managers have as many processes as they have."""
+    from growth import FILES, files_each  # which is built upon this module
+    return max(3, int(wanted * files_each() * 1.2 / FILES) + 1) if kind is ALL["mod_bosh"] else 3
+
+
 def held(kind, wanted, loaders=3, children=3, settle=size(10, 3)):
     """How many sessions one manager holds at once, and whether each of them still gets a message."""
     sinks = [free_port() for _ in range(loaders)]
@@ -201,17 +207,19 @@ def held(kind, wanted, loaders=3, children=3, settle=size(10, 3)):
             looks = [load.look() for load in loads]
             reached = sum(f["down"] for f in looks)
             failed = sum(f["lost_sessions"] + f["http_errors"] + f["hung"] for f in looks)
+            live -= sum(f["lost_sessions"] for f in looks)
         finally:
             for load in loads:
                 load.kill()
             contender.stop()
-    return {"held": live, "reached": reached, "failures": failed + wanted - min(live, reached)}
+    return {"held": live, "reached": reached, "failures": failed + wanted - min(live, reached), "children": children}
 
 
 def wait_until_live(loads, wanted, patience=20):
-    """Until all are there, or none has come for a while."""
+    """Until all are there, or none has come for a while, or it takes far too long."""
     live, changed = 0, time.monotonic()
-    while live < wanted and time.monotonic() < changed + patience:
+    end = changed + 60 + wanted / 100
+    while live < wanted and time.monotonic() < min(changed + patience, end):
         time.sleep(1)
         now = sum(load.look()["live"] for load in loads)
         if now > live:
@@ -261,7 +269,8 @@ def table(figures, kept):
         mine = own(name, figures)
         cells = [shown(mine.get(key), digits) for key, (_, digits) in COLUMNS.items()]
         k = kept.get(name)
-        cells.append(f"{k['held']}, {k['failures']} failures" if k else "")
+        cells.append(f"{k['held']:,}, {k['failures']:,} failures" + (f", {k['children']} children" if name == "mod_bosh" else "")
+                     if k else "")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -282,6 +291,7 @@ def bars(figures, kept):
     bar("pushed message", mine.get("push_us"), 80, "us")
     if "mod_bosh" in kept:
         bar("failures of held sessions", kept["mod_bosh"]["failures"], 0, "")
+        bar("children that they take", kept["mod_bosh"]["children"], 3, "")
     return found
 
 
@@ -359,7 +369,8 @@ def main(names):
     if os.environ.get("HELD", "1") != "0":
         for name in names if not QUICK else [n for n in names if n == "mod_bosh"]:
             if name in ("mod_bosh", "ejabberd", "prosody", "nginx"):
-                kept[name] = held(ALL[name], size(20000, 1500))
+                wanted = size(20000, 1500)
+                kept[name] = held(ALL[name], wanted, children=children_for(ALL[name], wanted))
                 print(f"{name:14} held {kept[name]}", flush=True)
     record = {"versions": versions(), "quick": QUICK, "rounds": rounds, "load": [*load, os.getloadavg()[0]], "runs": runs,
               "medians": {name: medians(found) for name, found in runs.items()}, "held": kept, "faults": wrong}
