@@ -367,6 +367,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     }
     alone = ap_exists_config_define("ONE_PROCESS") || ap_exists_config_define("DEBUG");
     ap_mpm_query(AP_MPMQ_GENERATION, &generation);
+    worker_bounds(&wakes, &blocked);
     cfg.arena = &arena;
     cfg.wakers = retained->wakers;
     cfg.limits = &bosh_config_of(s)->limits;
@@ -384,9 +385,10 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     cfg.crowded = bosh_parent_crowded;
     cfg.parent = bosh_parent_look;
     cfg.release = bosh_hold_stop;
+    cfg.stand_in =
+        blocked > 0; /* not on prefork, which ends a child from within a signal handler */
     cfg.log = log_line;
     cfg.log_ctx = s;
-    worker_bounds(&wakes, &blocked);
     bosh_parent_child_init(pchild);
     raise_file_limit();
     seed_parsers();

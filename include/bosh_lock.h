@@ -25,7 +25,10 @@ typedef struct bosh_lock_t {
     bosh_wakers_t *wakers; /* NULL: nobody to wake (tests) */
     /* Called after the lock was taken over from a dead holder and the arena repaired, without the lock. */
     void (*on_repair)(void *ctx, uint32_t sessions_lost);
-    void *ctx;
+    /* Does what the peer `me` would be woken for; false: wake it. NULL: always wake it. */
+    bool (*stand_in)(void *ctx);
+    uint32_t me;
+    void *ctx;      /* of both */
     uint64_t since; /* nanoseconds: when it was taken, if this taking is measured */
     bool repaired;  /* a repair happened in the section under way */
     uint32_t lost;
@@ -40,5 +43,9 @@ void bosh_lock(bosh_lock_t *l);
 
 /* Releases, then writes the eventfds of the peers noted in arena->wake, then reports a repair. */
 void bosh_unlock(bosh_lock_t *l);
+
+/* The same, but what our own loop would be woken for is done by the calling thread, when that can be: a worker that
+ * has time for a turn of the loop. */
+void bosh_unlock_and_do(bosh_lock_t *l);
 
 #endif

@@ -83,11 +83,13 @@ typedef struct bosh_loop_cfg_t {
     /* One complete line without a line end; any thread that releases the arena lock may call it. */
     void (*log)(void *ctx, bosh_log_t level, const char *line);
     void *log_ctx;
+    bool stand_in; /* workers may do what the loop would be woken for: bosh_loop_stand_in() */
 } bosh_loop_cfg_t;
 
 /* What the loop has done since it started; numbers only ever grow, but for the last two. */
 typedef struct bosh_loop_stats_t {
-    uint64_t turns; /* returns from poll */
+    uint64_t stand_ins; /* turns that workers took in the loop's place */
+    uint64_t turns;     /* returns from poll */
     uint64_t reads, writes, bytes_in, bytes_out;
     uint64_t connects, connect_failures;
     uint64_t handshakes, resumed; /* of TLS; of them with an earlier session */
@@ -126,6 +128,15 @@ uint32_t bosh_loop_peer(const bosh_loop_t *loop);
 
 /* The lock with which every thread of this child uses cfg.arena. Any thread. */
 bosh_lock_t *bosh_loop_lock(bosh_loop_t *loop);
+
+/*
+ * A worker does what mail asks of the sleeping loop, in its place, instead of waking it: so a stanza is on its way
+ * to the server without a change of threads. Objects of the loop (streams, sockets, timers) belong to whoever has
+ * the seat: the loop's thread, but for the time of its epoll_wait(), or the worker, which does nothing that blocks.
+ * False: the seat is taken; then the loop is to be woken as ever. Worker thread, without the lock; `loop` is a
+ * bosh_loop_t.
+ */
+bool bosh_loop_stand_in(void *loop);
 
 /* Makes the loop look at next_deadline() again. Any thread; `loop` is a bosh_loop_t (bosh_hold's kick). */
 void bosh_loop_kick(void *loop);

@@ -108,13 +108,13 @@ apr_status_t bosh_queue_append_event(struct bosh_arena_t *a, bosh_queue_t *q, bo
 
 /* Type and unconsumed length of the head item; false when the queue is empty. A queue whose head item
  * has length 0 (CLOSE) is not empty. */
-bool bosh_queue_head(struct bosh_arena_t *a, bosh_queue_t *q, bosh_item_t *type, size_t *len);
+bool bosh_queue_head(struct bosh_arena_t *a, const bosh_queue_t *q, bosh_item_t *type, size_t *len);
 
 /*
  * Copies, without consuming, up to n bytes of the head item and of the items behind it as long as they
  * have the same type; returns the bytes copied.
  */
-size_t bosh_queue_peek(struct bosh_arena_t *a, bosh_queue_t *q, char *dst, size_t n);
+size_t bosh_queue_peek(struct bosh_arena_t *a, const bosh_queue_t *q, char *dst, size_t n);
 
 /* Consumes n bytes of item content as peeked; finished items disappear. One of length 0 does when more is
  * consumed behind it; at the head with nothing to consume it waits for bosh_queue_pop(). Returns how many were

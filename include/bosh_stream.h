@@ -105,6 +105,7 @@ typedef struct bosh_streams_t {
     uint32_t bound; /* streams that cannot move: those with TLS, whose state is in this process */
     bosh_complaint_t *complaints; /* by target, and one more for streams without */
     bool recheck;                 /* memory ran out: look at everything at the next sweep */
+    bool halted;                  /* since the last sweep a stream was left that may not read */
     bool orphans;                 /* a stream on its way to us has lost its giver */
     bosh_loop_stats_t stats;      /* written by the loop thread with atomic stores, read by any */
     char buf[BOSH_IO_SIZE];
@@ -177,6 +178,10 @@ uint32_t bosh_streams_open(const bosh_streams_t *ss);
 /* Takes the lock and returns the session's record if it is still ours; else the lock is NOT held, NULL is
  * returned and the stream is marked gone. */
 bosh_session_t *bosh_stream_lock(bosh_streams_t *ss, bosh_stream_t *st);
+
+/* The same for a section that changes nothing in the session, or says bosh_arena_touch() before it does: it costs no
+ * copy of the record. */
+bosh_session_t *bosh_stream_peek(bosh_streams_t *ss, bosh_stream_t *st);
 void bosh_stream_unlock(bosh_streams_t *ss);
 
 const bosh_limits_t *bosh_stream_limits(const bosh_streams_t *ss, const bosh_stream_t *st);

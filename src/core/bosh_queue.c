@@ -453,7 +453,7 @@ static item_header_t head_of(bosh_arena_t *a, const bosh_queue_t *q)
     return h;
 }
 
-bool bosh_queue_head(bosh_arena_t *a, bosh_queue_t *q, bosh_item_t *type, size_t *len)
+bool bosh_queue_head(bosh_arena_t *a, const bosh_queue_t *q, bosh_item_t *type, size_t *len)
 {
     item_header_t h;
 
@@ -466,7 +466,7 @@ bool bosh_queue_head(bosh_arena_t *a, bosh_queue_t *q, bosh_item_t *type, size_t
     return true;
 }
 
-size_t bosh_queue_peek(bosh_arena_t *a, bosh_queue_t *q, char *dst, size_t n)
+size_t bosh_queue_peek(bosh_arena_t *a, const bosh_queue_t *q, char *dst, size_t n)
 {
     item_header_t h;
     uint16_t type;

@@ -482,7 +482,7 @@ static bool apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
         bosh_lock(child.lock);
         bosh_session_request(child.lock->arena, bosh_clock_now(), &req, &conf->limits, &who, holder,
                              v);
-        bosh_unlock(child.lock);
+        bosh_unlock_and_do(child.lock);
     }
     return rv == APR_SUCCESS && asks(&req);
 }

@@ -17,6 +17,7 @@
 #include "bosh_dial.h"
 #include "bosh_multi.h"
 #include "bosh_point.h"
+#include "bosh_undo.h"
 #include "bosh_up.h"
 
 /* Writes what the socket takes now, and notes whether to wait for more room or to give up. */
@@ -111,6 +112,7 @@ static down_t next_down(bosh_streams_t *ss, bosh_session_t *s, size_t *n)
         if (*n > 0) {
             return DOWN_WRITE;
         }
+        bosh_arena_touch(ss->arena, s);
         bosh_queue_pop(ss->arena, down); /* an empty item: nothing to write */
     }
     if (s->link.phase == BOSH_LINK_OPEN && (s->flags & BOSH_SESS_BACK)) {
@@ -249,7 +251,7 @@ void bosh_down_pump(bosh_streams_t *ss, bosh_stream_t *st)
     size_t n = 0, put = 0, round = 0;
 
     while (flush_pend(ss, st)) {
-        bosh_session_t *s = bosh_stream_lock(ss, st);
+        bosh_session_t *s = put > 0 ? bosh_stream_lock(ss, st) : bosh_stream_peek(ss, st);
         down_t next;
 
         if (s == NULL) {

@@ -116,24 +116,27 @@ static void wake(int fd)
     } while (n < 0 && errno == EINTR);
 }
 
-static void wake_listed(const bosh_wakers_t *w, const uint16_t *peers, uint32_t n, bool all)
+static void wake_all(const bosh_wakers_t *w)
 {
-    uint32_t i;
-
-    if (all) {
-        for (i = 0; i < w->n; i++) {
-            wake(w->fd[i]);
-        }
-        return;
+    for (uint32_t i = 0; i < w->n; i++) {
+        wake(w->fd[i]);
     }
-    for (i = 0; i < n; i++) {
-        if (peers[i] >= 1 && peers[i] <= w->n) {
+}
+
+/* stand_in: what the peer `me` would be woken for may be done here. */
+static void wake_listed(const bosh_lock_t *l, const uint16_t *peers, uint32_t n, bool stand_in)
+{
+    const bosh_wakers_t *w = l->wakers;
+
+    for (uint32_t i = 0; i < n; i++) {
+        bool done = stand_in && peers[i] == l->me && l->stand_in(l->ctx);
+        if (!done && peers[i] >= 1 && peers[i] <= w->n) {
             wake(w->fd[peers[i] - 1]);
         }
     }
 }
 
-void bosh_unlock(bosh_lock_t *l)
+static void unlock(bosh_lock_t *l, bool stand_in)
 {
     bosh_arena_t *a = l->arena;
     const bosh_wakers_t *wakers = l->wakers;
@@ -160,10 +163,22 @@ void bosh_unlock(bosh_lock_t *l)
     if (rv != 0) {
         give_up(rv);
     }
-    if (wakers != NULL) {
-        wake_listed(wakers, peers, n, all);
+    if (wakers != NULL && all) {
+        wake_all(wakers);
+    } else if (wakers != NULL) {
+        wake_listed(l, peers, n, stand_in);
     }
     if (repaired && l->on_repair != NULL) {
         l->on_repair(l->ctx, lost);
     }
+}
+
+void bosh_unlock(bosh_lock_t *l)
+{
+    unlock(l, false);
+}
+
+void bosh_unlock_and_do(bosh_lock_t *l)
+{
+    unlock(l, l->stand_in != NULL);
 }

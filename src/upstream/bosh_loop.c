@@ -28,8 +28,9 @@
 #define EVENTS_MAX 256
 #define SWEEP      apr_time_from_sec(1)
 #define STOP_TIME  apr_time_from_sec(1)
-#define WAKE_TAG   UINT64_C(0) /* our eventfd; streams and peers have tags of their own */
-#define HAND_TAG   UINT64_C(1) /* our socketpair */
+#define WAKE_TAG                                                                                   \
+    UINT64_C(0) /* our eventfd, edge-triggered; streams and peers have tags of their own */
+#define HAND_TAG UINT64_C(1) /* our socketpair */
 
 struct bosh_loop_t {
     bosh_loop_cfg_t cfg;
@@ -47,6 +48,8 @@ struct bosh_loop_t {
     int draining, stopping, forced; /* set by other threads, atomically */
     int finished;                   /* ... and by ours */
     bool more;                      /* mail */
+    pthread_mutex_t seat;           /* whoever has it is the loop: see bosh_loop_stand_in() */
+    apr_time_t wakes_at;            /* when the sleeping loop takes it again, at the latest */
     bosh_drain_t drain;             /* once `draining` was seen */
     apr_time_t now, next_sweep;
     bosh_mail_t mail[MAIL_MAX];
@@ -96,6 +99,14 @@ static bool take_mail(bosh_loop_t *l)
     return n == MAIL_MAX;
 }
 
+/* Timers of streams, and what a look has set going. */
+static void serve(bosh_loop_t *l)
+{
+    bosh_resolver_run(l->streams->resolver, l->now);
+    bosh_streams_resolved(l->streams);
+    bosh_streams_run(l->streams);
+}
+
 static void do_what_is_due(bosh_loop_t *l)
 {
     if (l->streams->orphans) {
@@ -107,9 +118,7 @@ static void do_what_is_due(bosh_loop_t *l)
     if (l->cfg.next_deadline() <= l->now) {
         l->cfg.expire(l->now);
     }
-    bosh_resolver_run(l->streams->resolver, l->now);
-    bosh_streams_resolved(l->streams);
-    bosh_streams_run(l->streams);
+    serve(l);
     if (l->now >= l->next_sweep) {
         l->next_sweep = l->now + SWEEP;
         bosh_peers_sweep(l->peers, l->now);
@@ -117,7 +126,7 @@ static void do_what_is_due(bosh_loop_t *l)
     }
 }
 
-static int poll_time(bosh_loop_t *l, apr_time_t until)
+static apr_time_t next_due(bosh_loop_t *l, apr_time_t until)
 {
     apr_time_t at = l->next_sweep, t = l->cfg.next_deadline();
 
@@ -131,7 +140,7 @@ static int poll_time(bosh_loop_t *l, apr_time_t until)
         t = bosh_drain_next(&l->drain);
         at = t < at ? t : at;
     }
-    return at <= l->now ? 0 : (int)((at - l->now + 999) / 1000);
+    return at;
 }
 
 /* Announces that we sleep; false: there is mail, so we must not. */
@@ -155,39 +164,42 @@ static void wake_up(bosh_loop_t *l)
     bosh_unlock(&l->lock);
 }
 
-static void drain_eventfd(bosh_loop_t *l)
+/* Waits for events; while it sleeps, a worker may stand in. Returns how many there are. */
+static int await_events(bosh_loop_t *l, int timeout)
 {
-    uint64_t count;
+    int n;
 
-    while (read(l->evfd, &count, sizeof(count)) > 0) {
+    if (timeout > 0) {
+        pthread_mutex_unlock(&l->seat);
     }
-}
-
-static void look_at_sockets(bosh_loop_t *l, int timeout)
-{
-    int n = epoll_wait(l->epfd, l->events, EVENTS_MAX, timeout);
-
+    n = epoll_wait(l->epfd, l->events, EVENTS_MAX, timeout);
     if (n < 0) {
         /* Stopped, and continued: what has come meanwhile goes before what is late by now. */
         n = epoll_wait(l->epfd, l->events, EVENTS_MAX, 0);
     }
     if (timeout > 0) {
+        pthread_mutex_lock(&l->seat);
         wake_up(l);
     }
+    return n;
+}
+
+static void look_at_sockets(bosh_loop_t *l, int timeout)
+{
+    int n = await_events(l, timeout);
+
     l->now = l->streams->now = bosh_clock_now();
     BOSH_STAT_ADD(l->streams, turns, 1);
     for (int i = 0; i < n; i++) {
         uint64_t tag = l->events[i].data.u64;
-        if (tag == WAKE_TAG) {
-            drain_eventfd(l);
-        } else if (tag == HAND_TAG) {
+        if (tag == HAND_TAG) {
             bosh_adopt_receive(l->streams);
         } else if (bosh_resolver_is_tag(tag)) {
             bosh_resolver_event(l->streams->resolver, tag, l->events[i].events, l->now);
-        } else if (tag >> 32 == 0) {
-            bosh_peers_event(l->peers, l->now, (uint32_t)(tag & 0x7fffffff));
-        } else {
+        } else if (tag >> 32 != 0) {
             bosh_stream_event(l->streams, (bosh_ix)(tag >> 32), (uint32_t)tag, l->events[i].events);
+        } else if (tag != WAKE_TAG) {
+            bosh_peers_event(l->peers, l->now, (uint32_t)(tag & 0x7fffffff));
         }
     }
 }
@@ -195,14 +207,46 @@ static void look_at_sockets(bosh_loop_t *l, int timeout)
 /* Sleeps first: whether the loop may end shows in what a turn has done. */
 static void turn(bosh_loop_t *l, apr_time_t until)
 {
-    int timeout = l->more ? 0 : poll_time(l, until);
+    int timeout = 0;
 
+    if (!l->more) {
+        l->wakes_at = next_due(l, until);
+        timeout = l->wakes_at <= l->now ? 0 : (int)((l->wakes_at - l->now + 999) / 1000);
+    }
     if (timeout > 0 && !may_sleep(l)) {
         timeout = 0;
     }
     look_at_sockets(l, timeout);
     l->more = take_mail(l);
     do_what_is_due(l);
+}
+
+/* ---- a worker in its place ---- */
+
+/* Rounds of mail before the loop's thread is woken after all. */
+#define STAND_IN_ROUNDS 3
+
+bool bosh_loop_stand_in(void *baton)
+{
+    bosh_loop_t *l = baton;
+    bool done = false, wake;
+
+    if (pthread_mutex_trylock(&l->seat) != 0) {
+        return false; /* it is awake, or will be woken by who is in its place */
+    }
+    BOSH_STAT_ADD(l->streams, stand_ins, 1);
+    l->now = l->streams->now = bosh_clock_now();
+    for (int i = 0; !done && i < STAND_IN_ROUNDS; i++) {
+        done = !take_mail(l);
+        serve(l);
+        done = done && may_sleep(l);
+    }
+    wake = !done || l->streams->orphans || next_due(l, BOSH_NEVER) < l->wakes_at;
+    pthread_mutex_unlock(&l->seat);
+    if (wake) {
+        bosh_loop_kick(l);
+    }
+    return true;
 }
 
 /* ---- the thread ---- */
@@ -298,6 +342,7 @@ static void *run(void *baton)
     bosh_loop_t *l = baton;
 
     pthread_setname_np(pthread_self(), "bosh-loop");
+    pthread_mutex_lock(&l->seat); /* and never leaves it: nobody takes it when the loop has ended */
     l->now = l->streams->now = bosh_clock_now();
     bosh_peers_announce(l->peers);
     sem_post(&l->runs);
@@ -385,7 +430,7 @@ static bool join_handover(bosh_loop_t *l)
 apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr_pool_t *pchild)
 {
     bosh_loop_t *l = apr_pcalloc(pchild, sizeof(*l));
-    struct epoll_event ev = {.events = EPOLLIN, .data = {.u64 = WAKE_TAG}};
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data = {.u64 = WAKE_TAG}};
     apr_status_t rv = APR_ENOMEM;
 
     l->cfg = *cfg;
@@ -394,6 +439,8 @@ apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr
     l->lock.on_repair = on_repair;
     l->lock.ctx = l;
     l->parent = getppid();
+    l->lock.stand_in = cfg->stand_in ? bosh_loop_stand_in : NULL;
+    pthread_mutex_init(&l->seat, NULL);
     l->evfd = -1;
     l->epfd = epoll_create1(EPOLL_CLOEXEC);
     if (l->epfd < 0) {
@@ -412,6 +459,7 @@ apr_status_t bosh_loop_start(bosh_loop_t **loop, const bosh_loop_cfg_t *cfg, apr
     if (l->streams == NULL) {
         goto leave;
     }
+    l->lock.me = l->me;
     bosh_peers_serve(l->peers, l->streams);
     if (cfg->wakers->in != NULL && !join_handover(l)) {
         goto leave;
@@ -537,6 +585,7 @@ void bosh_loop_stats(const bosh_loop_t *loop, bosh_loop_stats_t *out)
 
 #define COPY(field) out->field = __atomic_load_n(&s->field, __ATOMIC_RELAXED)
     COPY(turns);
+    COPY(stand_ins);
     COPY(reads);
     COPY(writes);
     COPY(bytes_in);

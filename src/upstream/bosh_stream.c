@@ -99,7 +99,7 @@ void bosh_stream_rest(bosh_streams_t *ss, bosh_stream_t *st)
 
 /* ---- what the pump needs ---- */
 
-bosh_session_t *bosh_stream_lock(bosh_streams_t *ss, bosh_stream_t *st)
+bosh_session_t *bosh_stream_peek(bosh_streams_t *ss, bosh_stream_t *st)
 {
     bosh_session_t *s;
 
@@ -110,7 +110,16 @@ bosh_session_t *bosh_stream_lock(bosh_streams_t *ss, bosh_stream_t *st)
         st->gone = true;
         return NULL;
     }
-    bosh_arena_touch(ss->arena, s);
+    return s;
+}
+
+bosh_session_t *bosh_stream_lock(bosh_streams_t *ss, bosh_stream_t *st)
+{
+    bosh_session_t *s = bosh_stream_peek(ss, st);
+
+    if (s != NULL) {
+        bosh_arena_touch(ss->arena, s);
+    }
     return s;
 }
 
@@ -239,6 +248,7 @@ void bosh_stream_settle(bosh_streams_t *ss, bosh_stream_t *st)
         bosh_stream_free(ss, st);
         return;
     }
+    ss->halted = ss->halted || st->stalled || st->blocked;
     if (st->phase > BOSH_LINK_FEATURES) {
         bosh_dial_end(ss, st);
     }
@@ -452,11 +462,14 @@ void bosh_streams_run(bosh_streams_t *ss)
 
 void bosh_streams_sweep(bosh_streams_t *ss)
 {
+    bool halted = ss->halted;
+
+    ss->halted = false;
     if (ss->recheck) {
         ss->recheck = false;
         bosh_streams_recheck(ss);
     }
-    for (uint32_t i = 1; i <= ss->ntable; i++) {
+    for (uint32_t i = 1; halted && i <= ss->ntable; i++) {
         bosh_stream_t *st = ss->table[i];
         if (st != NULL && !st->given && (st->stalled || st->blocked)) {
             move_bytes(ss, st);

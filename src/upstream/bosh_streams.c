@@ -140,7 +140,7 @@ void bosh_streams_recheck(bosh_streams_t *ss)
     for (uint32_t i = 1; i <= ss->ntable; i++) {
         bosh_stream_t *st = ss->table[i];
         if (st != NULL && !st->given) {
-            if (bosh_stream_lock(ss, st) != NULL) {
+            if (bosh_stream_peek(ss, st) != NULL) {
                 bosh_stream_unlock(ss);
             }
             bosh_stream_settle(ss, st);

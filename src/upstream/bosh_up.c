@@ -44,7 +44,7 @@ void bosh_up_rest(bosh_streams_t *ss, bosh_stream_t *st)
  * into *heap, which the caller frees; NULL: out of memory, or the stream is gone. */
 static const char *load_prime(bosh_streams_t *ss, bosh_stream_t *st, char **heap, size_t *len)
 {
-    bosh_session_t *s = bosh_stream_lock(ss, st);
+    bosh_session_t *s = bosh_stream_peek(ss, st);
     char *dst = ss->buf;
 
     if (s == NULL) {
@@ -54,7 +54,7 @@ static const char *load_prime(bosh_streams_t *ss, bosh_stream_t *st, char **heap
     if (*len > sizeof(ss->buf)) { /* only the owner changes it, so it is the same afterwards */
         bosh_stream_unlock(ss);
         dst = *heap = malloc(*len);
-        if (dst == NULL || (s = bosh_stream_lock(ss, st)) == NULL) {
+        if (dst == NULL || (s = bosh_stream_peek(ss, st)) == NULL) {
             return NULL;
         }
     }
@@ -505,7 +505,7 @@ void bosh_up_resume(bosh_streams_t *ss, bosh_stream_t *st)
         return;
     }
     while (more) {
-        bosh_session_t *s = bosh_stream_lock(ss, st);
+        bosh_session_t *s = bosh_stream_peek(ss, st);
         const char *p;
         size_t n;
 

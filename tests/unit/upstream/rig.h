@@ -214,6 +214,7 @@ static inline void rig_init(void)
                               .targets = R.target,
                               .ntargets = TARGETS,
                               .max_stanza = 256 * 1024,
+                              .stand_in = true,
                               .wake = on_wake,
                               .wake_all = on_wake_all,
                               .next_deadline = on_deadline,
@@ -330,7 +331,7 @@ static inline int request(const char *attrs, const char *payload)
         bosh_session_create(&C.arena, bosh_clock_now(), &req, &R.lim, sid, req.to, &who, R.me,
                             (uint16_t)(req.route != NULL ? atoi(req.route) : 0), c->holder, &c->v);
     }
-    bosh_unlock(R.lock);
+    bosh_unlock_and_do(R.lock);
     bosh_body_destroy(body);
     free(text);
     return (int)i;

@@ -450,6 +450,36 @@ START_TEST(stop_ends_sessions)
 }
 END_TEST
 
+static bool is_asleep(void)
+{
+    bool asleep;
+
+    bosh_lock(R.lock);
+    asleep = bosh_arena_peer(&C.arena, R.me)->asleep;
+    bosh_unlock(R.lock);
+    return asleep;
+}
+
+/* A worker takes the turn of a sleeping loop: the stanza is written when its request has been applied. */
+START_TEST(a_worker_stands_in)
+{
+    char text[128];
+    chat_t c;
+
+    loop_open();
+    login(&c);
+    for (int i = 0; stats().stand_ins < 10; i++) {
+        ck_assert_int_lt(i, WAIT_MS);
+        AWAIT(is_asleep());
+        snprintf(text, sizeof(text), MSG, i);
+        ask(&c, "", text);
+        expect(c.fd, text);
+    }
+    ck_assert_uint_ge(stats().writes, 10);
+    close(c.fd);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("loop");
@@ -468,6 +498,7 @@ int main(void)
     tcase_add_test(t, deadlines_of_held_requests);
     tcase_add_test(t, mailbox_overflow);
     tcase_add_test(t, records_are_freed);
+    tcase_add_test(t, a_worker_stands_in);
     tcase_add_test(t, idle_is_idle);
     tcase_add_test(t, idle_keeps_nothing);
     tcase_add_test(t, drain_serves_on);
