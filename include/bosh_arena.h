@@ -261,9 +261,9 @@ typedef struct bosh_counters_t {
     uint64_t lock_taken;
     uint64_t lock_held;   /* nanoseconds, of one taking in BOSH_LOCK_SAMPLE, times that */
     uint64_t lock_waited; /* nanoseconds, of those that were contended */
-    uint64_t wakes;       /* eventfds written after an unlock */
-    uint64_t moved;       /* streams that another process has taken over alive */
-    uint64_t rescued;     /* ... from a dead one */
+    uint64_t wakes;   /* eventfds written after an unlock, or turns that a worker took instead */
+    uint64_t moved;   /* streams that another process has taken over alive */
+    uint64_t rescued; /* ... from a dead one */
     /* Sessions lost for other reasons than the client's, the XMPP server's or the administrator's: `lost`
      * with a process that died, `repaired_sessions`, and: */
     uint64_t lost_drain; /* nobody took them from a child that had to stop */

@@ -43,7 +43,7 @@ APLOG_USE_MODULE(bosh);
 
 /* The short wait: until an XMPP server nearby has answered, or a busy machine got round to it. Parking instead
  * costs 20 to 30 us of CPU; a short wait in vain up to 20. */
-#define BRIEFLY    apr_time_from_msec(20)
+#define BRIEFLY    apr_time_from_msec(50)
 #define ALL_HITS   65536
 #define WORTH_IT   (ALL_HITS * 6 / 10)
 #define TRY_ANYWAY 64
