@@ -638,6 +638,9 @@ void client_violate(user_t *u, uint32_t how, uint32_t b)
     if (!u->rq[0].answered || u->told_end || u->left || span(u) > 0) {
         return;
     }
+    if (core_session(u) != NULL && core_session(u)->processed + 1 != u->rid0 + u->nrq) {
+        return; /* something of before is not in its turn yet, and nor would this be */
+    }
     if ((c = connect_to(u, rid, b)) == NULL) {
         return;
     }
