@@ -298,6 +298,18 @@ static void poll_conn(int i, bool must)
     }
 }
 
+static void deliver(const bosh_mail_t *m)
+{
+    bosh_session_t *s;
+
+    if (m->what & BOSH_MAIL_WAITER) {
+        poll_conn((int)(m->what & ~BOSH_MAIL_WAITER), false);
+    } else if ((s = bosh_arena_get(&E->a, m->what, m->tag)) != NULL) {
+        s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
+        SECTION(NO_VERDICT, bosh_session_tick(&E->a, E->now, s, &E->lim));
+    }
+}
+
 /* Delivers all mail until there is none; the owner's part is a tick. */
 static void settle(void)
 {
@@ -306,17 +318,9 @@ static void settle(void)
 
     while (more && !E->lazy) {
         more = false;
-        while (bosh_arena_mail_take(&E->a, E->peer, &m, 1, &overflow) == 1) {
-            ck_assert(m.what & BOSH_MAIL_WAITER);
-            poll_conn((int)(m.what & ~BOSH_MAIL_WAITER), false);
-            more = true;
-        }
-        while (bosh_arena_mail_take(&E->a, E->owner, &m, 1, &overflow) == 1) {
-            bosh_session_t *s = bosh_arena_get(&E->a, m.what, m.tag);
-            if (s != NULL) {
-                s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
-                SECTION(NO_VERDICT, bosh_session_tick(&E->a, E->now, s, &E->lim));
-            }
+        while (bosh_arena_mail_take(&E->a, E->peer, &m, 1, &overflow) == 1 ||
+               bosh_arena_mail_take(&E->a, E->owner, &m, 1, &overflow) == 1) {
+            deliver(&m);
             more = true;
         }
     }
