@@ -38,12 +38,12 @@ static bool is_saved(const bosh_arena_t *a, bosh_ix i)
     return false;
 }
 
-static void save(bosh_arena_t *a, const bosh_session_t *s)
+static void save(bosh_arena_t *a, const bosh_session_t *s, bosh_ix i)
 {
     bosh_undo_t *u = a->undo;
 
     memcpy(u->saved + u->records * saved_size(a), (const char *)s + BOSH_UNDO_FROM, saved_size(a));
-    u->session[u->records] = bosh_arena_index(a, s);
+    u->session[u->records] = i;
     FENCE();
     u->records++;
     FENCE();
@@ -51,15 +51,16 @@ static void save(bosh_arena_t *a, const bosh_session_t *s)
 
 void bosh_arena_touch_too(bosh_arena_t *a, const bosh_session_t *s)
 {
+    bosh_ix i = bosh_arena_index(a, s);
     bosh_undo_t *u = a->undo;
 
     if (a->h->busy == 0) {
         bosh_arena_touch(a, s);
-    } else if (!is_saved(a, bosh_arena_index(a, s))) {
+    } else if (!is_saved(a, i)) {
         if (u->records == BOSH_UNDO_RECORDS) {
             bosh_undo_spoil(a);
         } else {
-            save(a, s);
+            save(a, s, i);
         }
     }
 }
@@ -73,7 +74,7 @@ void bosh_arena_touch(bosh_arena_t *a, const bosh_session_t *s)
         return;
     }
     bosh_arena_commit(a);
-    save(a, s);
+    save(a, s, i);
     u->n = 0;
     u->spoiled = 0;
     if (++u->section == 0) {
