@@ -102,6 +102,32 @@ static void link_out(bosh_arena_t *a, bosh_session_t *s, bosh_session_t *branch)
     }
 }
 
+/* Takes a branch's record from the session that is being changed, and gives it back. */
+static void release(bosh_arena_t *a, bosh_session_t *s, bosh_session_t *branch)
+{
+    bosh_arena_touch_too(a, branch);
+    link_out(a, s, branch);
+    bosh_arena_session_free(a, branch);
+}
+
+/* Those that were closed just now have their records still: the oldest one that is done with makes room. False: there
+ * is none. */
+static bool make_room(bosh_arena_t *a, bosh_session_t *s)
+{
+    bosh_session_t *oldest = NULL;
+
+    for (bosh_session_t *b = bosh_multi_next(a, s, s); b != NULL; b = bosh_multi_next(a, s, b)) {
+        if (b->state == BOSH_ST_TOMB && b->link.phase == BOSH_LINK_CLOSED &&
+            (oldest == NULL || b->inactive_at < oldest->inactive_at)) {
+            oldest = b;
+        }
+    }
+    if (oldest != NULL) {
+        release(a, s, oldest);
+    }
+    return oldest != NULL;
+}
+
 bosh_session_t *bosh_multi_open(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
                                 const bosh_req_t *req, const bosh_limits_t *lim, bosh_cond_t *cond)
 {
@@ -114,8 +140,7 @@ bosh_session_t *bosh_multi_open(bosh_arena_t *a, apr_time_t now, bosh_session_t 
         records++;
     }
     *cond = BOSH_COND_NONE;
-    /* Those that were closed just now have their records still: they must not pile up, either. */
-    if (open >= lim->max_streams || records >= BOSH_MAX_STREAMS + 1) {
+    if (open >= lim->max_streams || (records > BOSH_MAX_STREAMS && !make_room(a, s))) {
         *cond = BOSH_COND_POLICY_VIOLATION;
         return NULL;
     }
@@ -144,8 +169,7 @@ bosh_session_t *bosh_multi_open(bosh_arena_t *a, apr_time_t now, bosh_session_t 
 
 void bosh_multi_drop(bosh_arena_t *a, bosh_session_t *branch)
 {
-    link_out(a, bosh_arena_session(a, branch->root), branch);
-    bosh_arena_session_free(a, branch);
+    release(a, bosh_arena_session(a, branch->root), branch);
 }
 
 void bosh_multi_start(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh_slot_t *slot)

@@ -554,6 +554,29 @@ END_TEST
 
 #define SUCCESS "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"
 
+/* rows: B-345 */
+START_TEST(test_one_that_is_closed_makes_room_at_once)
+{
+    uint64_t rid = 1001;
+
+    E->lim.max_streams = 2;
+    open_first("");
+    for (int i = 0; i < 30; i++) {
+        int c = add(rid++, "b.example"); /* all within the time that records are kept */
+        use(1);
+        features("b.example", "de");
+        ck_assert_msg(names(c, 1) && !is_terminate(c, "policy-violation"), "%d: %s", i, answer(c));
+        ck_assert(is_terminate(to_stream(rid++, 1, "type='terminate'", ""), ""));
+        sent();
+        link_over(BOSH_COND_NONE);
+        use(0);
+        nstreams = 1;
+        streams[1].raw_base = 0;
+    }
+    ck_assert_uint_le(records(), BOSH_MAX_STREAMS + 1);
+}
+END_TEST
+
 /* rows: B-367 */
 START_TEST(test_each_stream_has_its_time_to_log_in)
 {
@@ -1035,6 +1058,7 @@ int main(void)
     tcase_add_test(tc, test_B_340_in_turn);
     tcase_add_test(tc, test_B_346_one_rid_for_all);
     tcase_add_test(tc, test_B_347_R_10_restarts);
+    tcase_add_test(tc, test_one_that_is_closed_makes_room_at_once);
     tcase_add_test(tc, test_each_stream_has_its_time_to_log_in);
     tcase_add_test(tc, test_a_stream_that_is_over_need_not_log_in);
     tcase_add_test(tc, test_payload_before_the_login_of_that_stream);
