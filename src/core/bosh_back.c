@@ -23,11 +23,12 @@ static bosh_slot_t *lost_slot(bosh_arena_t *a, bosh_session_t *st)
 {
     bosh_session_t *s = bosh_multi_root(a, st);
     bosh_ix of = st->root != 0 ? bosh_arena_index(a, st) : 0;
+    uint32_t serial = st->root != 0 ? st->serial : 0; /* the record may have been another's */
     bosh_slot_t *first = NULL;
 
     for (uint32_t i = 0; s != NULL && i < a->h->sizes.slots; i++) {
         bosh_slot_t *slot = &s->slots[i];
-        if (slot->stream == of && bosh_back_lost(slot) &&
+        if (slot->stream == of && slot->stream_serial == serial && bosh_back_lost(slot) &&
             (first == NULL || slot->rid < first->rid)) {
             first = slot;
         }

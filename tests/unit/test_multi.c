@@ -554,6 +554,38 @@ END_TEST
 
 #define SUCCESS "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"
 
+/* rows: B-293 */
+START_TEST(test_what_was_lost_does_not_go_to_a_stream_that_came_later)
+{
+    bosh_ix before;
+    int c;
+
+    E->lim.returns = true;
+    open_first("ack='1'");
+    add_open(1001, "b.example");
+    before = streams[1].index;
+    c = req(1002, "ack='1001'", "");
+    server(FROM("lost"));
+    ck_assert(contains(c, "lost"));
+    use(0);
+    SECTION(NO_VERDICT, bosh_session_unsent(&E->a, streams[0].index, streams[0].serial, 1002));
+    ck_assert(is_terminate(to_stream(1003, 1, "type='terminate' ack='1001'", ""), ""));
+    use(1);
+    sent();
+    link_over(BOSH_COND_NONE);
+    use(0);
+    pass(16 * SEC); /* its record is free */
+    nstreams = 1;
+    add_with(1004, "c.example", "ack='1001'", BOSH_COND_NONE);
+    ck_assert_uint_eq(streams[1].index, before); /* and is another's now */
+    use(1);
+    streams[1].raw_base = E->raw_base = 0;
+    features("c.example", "fr");
+    pass(40 * SEC);
+    ck_assert(session() == NULL || !(session()->flags & BOSH_SESS_BACK));
+}
+END_TEST
+
 /* rows: B-345 */
 START_TEST(test_one_that_is_closed_makes_room_at_once)
 {
@@ -1058,6 +1090,7 @@ int main(void)
     tcase_add_test(tc, test_B_340_in_turn);
     tcase_add_test(tc, test_B_346_one_rid_for_all);
     tcase_add_test(tc, test_B_347_R_10_restarts);
+    tcase_add_test(tc, test_what_was_lost_does_not_go_to_a_stream_that_came_later);
     tcase_add_test(tc, test_one_that_is_closed_makes_room_at_once);
     tcase_add_test(tc, test_each_stream_has_its_time_to_log_in);
     tcase_add_test(tc, test_a_stream_that_is_over_need_not_log_in);
