@@ -46,7 +46,7 @@ typedef struct bosh_req_t {
     unsigned wait, hold; /* clamped to 65535 / 255 when larger */
     unsigned pause;      /* seconds */
     unsigned ver_major, ver_minor;
-    bool terminate; /* type='terminate' */
+    bool terminate; /* type='terminate', or 'terminal' as gloox writes it */
     bool restart;   /* {urn:xmpp:xbosh}restart is true or 1 */
     bool script;    /* set by the caller: it came in script syntax (XEP-0252) */
     bool raw;       /* ... and its pieces are the start tag and text to be joined: bosh_join.h */

@@ -215,7 +215,8 @@ static const char *read_attribute(bosh_req_t *req, const bosh_xml_name_t *name, 
         }
         req->has |= BOSH_HAS_PAUSE;
     } else if (bosh_xml_slice_is(name->local, "type")) {
-        req->terminate = strcmp(value, "terminate") == 0;
+        /* gloox 1.0 says "terminal", which has no other meaning: its sessions would linger until they expire. */
+        req->terminate = strcmp(value, "terminate") == 0 || strcmp(value, "terminal") == 0;
     }
     return NULL;
 }

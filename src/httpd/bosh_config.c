@@ -20,7 +20,7 @@ APLOG_USE_MODULE(bosh);
 #define UNSET (-1)
 
 #define DEFAULT_MAX_WAIT     55 /* under the 60 s of common proxies */
-#define DEFAULT_MAX_HOLD     2
+#define DEFAULT_MAX_HOLD     1
 #define DEFAULT_MAX_REQUESTS 3
 #define DEFAULT_INACTIVITY   60
 #define DEFAULT_MAX_PAUSE    120

@@ -281,7 +281,7 @@ class Httpd:
         out += [f"BoshUpstream {u}" for u in self.upstreams]
         out.append("BoshLoginSize 0")  # most tests send what they like before they log in
         if self.polling is not None:
-            out.append(f"BoshPolling {self.polling}")
+            out += [f"BoshPolling {self.polling}", "BoshMaxHold 2"]
         out.append(self.directives)
         if self.tls:
             cert, key = make_certificate(self.dir)

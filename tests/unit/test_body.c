@@ -312,6 +312,10 @@ START_TEST(test_X_041_restart_and_terminate)
     ck_assert(req.restart);
     ACCEPTED(post(XBOSH " xmpp:restart='true' type='terminate'", ""));
     ck_assert(req.restart && req.terminate);
+    ACCEPTED(post("type='terminal'", "")); /* gloox 1.0 */
+    ck_assert(req.terminate);
+    ACCEPTED(post("type='terminate '", ""));
+    ck_assert(!req.terminate);
     ACCEPTED(post(XBOSH " xmpp:restart='false'", ""));
     ck_assert(!req.restart);
     ACCEPTED(post("restart='true' xmlns:xmpp='urn:other' xmpp:restart='true' xmpp:type='terminate'",
