@@ -226,6 +226,11 @@ bench-100k: $(MODULE) $(LOAD) ## how many live sessions this machine bears (SESS
 bench-restart: $(MODULE) $(LOAD) ## what clients notice of restarts and crashes (QUICK=1, SCENARIO=name)
 	@$(E2E_ENV) QUICK='$(QUICK)' SCENARIO='$(SCENARIO)' $(PYTHON) bench/restart.py
 
+.PHONY: tsung
+tsung: $(MODULE) ## Tsung's BOSH clients against the module and a private Prosody (USERS=400 RATE=20)
+	@$(NEED) run tsung
+	@$(E2E_ENV) USERS='$(USERS)' RATE='$(RATE)' $(PYTHON) bench/tsung.py
+
 # --- end-to-end tests ----------------------------------------------------------------------------
 
 PYTEST_ARGS ?=
@@ -235,8 +240,8 @@ PRELOAD_thread = $(realpath $(shell $(CC) -print-file-name=libtsan.so))
 E2E_ENV = BOSH_MODULE='$(BOSH_MODULE)' $(if $(SANITIZE),BOSH_SANITIZE=$(SANITIZE)) \
 	$(if $(PRELOAD_$(SANITIZE)),BOSH_PRELOAD='$(PRELOAD_$(SANITIZE))')
 
-.PHONY: e2e valgrind-e2e
-e2e: $(MODULE) points $(LOAD) web ## end-to-end tests on a real httpd (PYTEST_ARGS='-k name')
+.PHONY: e2e valgrind-e2e clients
+e2e: $(MODULE) points $(LOAD) web clients ## end-to-end tests on a real httpd (PYTEST_ARGS='-k name')
 	@$(E2E_ENV) $(RUN_TESTS) e2e $(PYTEST_ARGS)
 
 valgrind-e2e: $(MODULE) $(LOAD) web ## a selection of them with httpd under valgrind
@@ -247,7 +252,7 @@ valgrind-e2e: $(MODULE) $(LOAD) web ## a selection of them with httpd under valg
 
 .PHONY: deps check lint conformance
 deps: ## installs what building, running and testing need
-	@$(NEED) build run check npm
+	@$(NEED) build run check npm clients
 
 check: ## all tests: unit, fuzz-replay, lint, e2e, conformance; installs what they need
 	@$(RUN_TESTS) all $(NEED) $(MAKE_COMMAND) --no-print-directory -j$(JOBS)
@@ -275,6 +280,10 @@ web: node_modules/.package-lock.json ## the web page with strophe.js, in build/w
 
 node_modules/.package-lock.json: package-lock.json
 	@$(NEED) npm
+
+clients: tests/clients/node_modules/.package-lock.json
+tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
+	@$(NEED) clients
 
 run: ## a chat server with the web page on this machine (PORT=8080)
 	@$(NEED) build run npm

@@ -197,7 +197,7 @@ all() {
     # The jobs of the make that called us are not ours to share: it does not know that we run make.
     MAKEFLAGS=$(sed 's/ -j[0-9]*//; s/ --jobserver-auth=[^ ]*//' <<<"${MAKEFLAGS:-}")
     trap 'echo "interrupted"; exit 130' INT TERM
-    if ! $need build run check npm; then # with our input: sudo may have to ask
+    if ! $need build run check npm clients; then # with our input: sudo may have to ask
         echo "what the tests need is not there"
         last_line 0 1 0
         return 1

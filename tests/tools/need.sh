@@ -3,10 +3,10 @@
 #
 # Installs what is missing for the named groups of packages.txt, or says what to type.
 #
-#   tests/tools/need.sh [build] [run] [check] [extra] [bench] [npm]      (default: build run check npm)
+#   tests/tools/need.sh [build] [run] [check] [extra] [bench] [tsung] [npm] [clients]      (default: build run check npm clients)
 #
-# npm is the group of package-lock.json: it goes into node_modules of this checkout, nowhere else. When
-# nothing is missing this takes a fraction of a second. Installing never starts a system service, and a
+# npm is the group of package-lock.json, clients that of tests/clients/package-lock.json: they go into node_modules
+# beside them, nowhere else. When nothing is missing this takes a fraction of a second. Installing never starts a system service, and a
 # service that came along (Prosody, ejabberd) stays off at the next boot too: the tests run their own.
 #
 #   SKIP_DEPS=1   looks for nothing, installs nothing: for systems where the list is met in another way
@@ -169,46 +169,51 @@ install_packages() {
 
 # --- npm -----------------------------------------------------------------------------------------
 
+# need_npm DIRECTORY: what its package-lock.json lists.
 need_npm() {
-    local version log
-    [ -f "$ROOT/package-lock.json" ] || return 0
+    local version log dir=$1
+    [ -f "$dir/package-lock.json" ] || return 0
     # npm writes this file last: where it is newer than the lock, node_modules is complete.
-    [ ! "$ROOT/node_modules/.package-lock.json" -nt "$ROOT/package-lock.json" ] || return 0
+    [ ! "$dir/node_modules/.package-lock.json" -nt "$dir/package-lock.json" ] || return 0
     { command -v node && command -v npm; } >/dev/null ||
-        fail "node and npm are needed for the web page." "Run: tests/tools/need.sh run npm"
+        fail "node and npm are needed for the web page and its tests." "Run: tests/tools/need.sh run npm"
     version=$(node -p 'process.versions.node' 2>/dev/null)
     [ "${version%%.*}" -ge $NODE_MIN ] 2>/dev/null ||
         fail "$(command -v node) is version ${version:-unknown}; $NODE_MIN or newer is needed." \
             "Put a newer one first on the PATH, or remove it: Debian's nodejs is then installed."
     log=$(mktemp) || exit 1
-    if ! (cd "$ROOT" && npm ci --omit=optional --no-audit --no-fund --no-progress --loglevel=error \
+    if ! (cd "$dir" && npm ci --omit=optional --no-audit --no-fund --no-progress --loglevel=error \
         --update-notifier=false </dev/null >"$log" 2>&1); then
         cat "$log" >&2
         rm -f "$log"
-        fail "npm ci failed in $ROOT (its messages are above)." \
-            "Is the npm registry reachable, and may you write there? Try: cd $ROOT && npm ci --omit=optional"
+        fail "npm ci failed in $dir (its messages are above)." \
+            "Is the npm registry reachable, and may you write there? Try: cd $dir && npm ci --omit=optional"
     fi
     rm -f "$log"
     # npm may find everything in place and write nothing.
-    touch -c "$ROOT/node_modules/.package-lock.json"
+    touch -c "$dir/node_modules/.package-lock.json"
 }
 
 # --- the run -------------------------------------------------------------------------------------
 
-GROUPS_WANTED=() NPM=0
-[ $# -gt 0 ] || set -- build run check npm
+GROUPS_WANTED=() NPM=()
+[ $# -gt 0 ] || set -- build run check npm clients
 for group; do
     if [ "$group" = npm ]; then
-        NPM=1
+        NPM+=("$ROOT")
+    elif [ "$group" = clients ]; then
+        NPM+=("$ROOT/tests/clients")
     elif grep -qx "\[$group\]" "$LIST"; then
         GROUPS_WANTED+=("$group")
     else
-        fail "no group '$group' in $LIST" "Groups: $(sed -n 's/^\[\(.*\)\].*/\1/p' "$LIST" | tr '\n' ' ')npm"
+        fail "no group '$group' in $LIST" "Groups: $(sed -n 's/^\[\(.*\)\].*/\1/p' "$LIST" | tr '\n' ' ')npm clients"
     fi
 done
 if [ ${#GROUPS_WANTED[@]} -gt 0 ]; then
     find_missing "${GROUPS_WANTED[@]}"
     [ ${#MISSING[@]} -eq 0 ] || install_packages
 fi
-[ $NPM -eq 0 ] || need_npm
+for group in ${NPM[@]+"${NPM[@]}"}; do
+    need_npm "$group"
+done
 exit 0
