@@ -303,7 +303,7 @@ def ratios(figures):
             continue
         theirs = own(name, figures)
         parts = [f"{heading.split(',')[0]} {theirs[key] / mine[key]:.2f}" for key, (heading, _) in COLUMNS.items()
-                 if theirs.get(key) is not None and mine.get(key)]
+                 if theirs.get(key, 0) > 0 and mine.get(key)]  # less than nothing is noise
         lines.append(f"- {name}: " + ", ".join(parts))
     return "\n".join(lines)
 
