@@ -121,6 +121,10 @@ void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_
 size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid,
                          size_t off, char *dst, size_t n);
 
+/* The answer of v->rid was let go before it was read to its end. v: TELL, error (B-165) in a session that lives, else
+ * item-not-found. */
+void bosh_session_lost(bosh_arena_t *a, bosh_verdict_t *v);
+
 /* The answer of this rid could not be written to the connection it was read for, or not to its end. Without
  * effect when it has been sent to another one. */
 void bosh_session_unsent(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid);

@@ -565,6 +565,17 @@ size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint
     return n;
 }
 
+void bosh_session_lost(bosh_arena_t *a, bosh_verdict_t *v)
+{
+    const bosh_session_t *s = bosh_arena_get(a, v->session, v->serial);
+
+    if (s != NULL && s->state != BOSH_ST_TOMB) {
+        tell_error(v);
+    } else {
+        tell(v, BOSH_COND_ITEM_NOT_FOUND);
+    }
+}
+
 void bosh_session_unsent(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid)
 {
     bosh_session_t *s = bosh_arena_get(a, session, serial);

@@ -124,10 +124,11 @@ static int send_stored(request_rec *r, bosh_verdict_t *v)
         bosh_unlock(child.lock);
         have += n;
     } while (n > 0 && have < v->len);
-    if (have < v->len) { /* let go meanwhile: the client has gone on without it */
+    if (have < v->len) { /* let go meanwhile: a repeat of the request has got it, or all is over */
         apr_bucket_free(buf);
-        v->cond = BOSH_COND_ITEM_NOT_FOUND;
-        v->error = false;
+        bosh_lock(child.lock);
+        bosh_session_lost(child.lock->arena, v);
+        bosh_unlock(child.lock);
         return bosh_respond_tell(r, v);
     }
     BOSH_POINT("answer-fetched");

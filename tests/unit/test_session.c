@@ -667,6 +667,12 @@ START_TEST(test_B_165_a_holder_that_comes_too_late)
         poll_conn(b, false);
         b = c;
     }
+    {
+        bosh_verdict_t v = E->conns[a].v; /* one that has had its verdict, but has not read yet */
+        bosh_session_lost(&E->a, &v);
+        ck_assert_int_eq(v.act, BOSH_DO_TELL);
+        ck_assert(v.error);
+    }
     poll_conn(a, false);
     ck_assert(is_error(a)); /* and no end: the session lives */
     ck_assert_uint_eq(session()->state, BOSH_ST_LIVE);
