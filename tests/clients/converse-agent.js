@@ -13,10 +13,19 @@ converse.plugins.add('agent', {
         api.listen.on('connected', online);
         api.listen.on('reconnected', online);
         api.listen.on('disconnected', () => window.report('offline'));
-        api.listen.on('message', ({ attrs }) => {
-            if (attrs.body && attrs.sender === 'them' && !attrs.is_carbon) {
-                window.report('message', attrs.from, attrs.body);
-            }
+        // Its own event for a message comes when work behind it is done, for the first of a chat later than for the next.
+        api.listen.on('connectionInitialized', () => {
+            const connection = api.connection.get();
+            const { xmlInput } = connection;
+            connection.xmlInput = (answer) => {
+                xmlInput?.call(connection, answer);
+                for (const message of answer.querySelectorAll(':scope > message:not([type=error])')) {
+                    const body = message.querySelector(':scope > body');
+                    if (body) {
+                        window.report('message', message.getAttribute('from'), body.textContent);
+                    }
+                }
+            };
         });
         window.agent = {
             login: (jid, password) => { // its promise is for logins that fail
