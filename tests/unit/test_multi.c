@@ -446,11 +446,13 @@ START_TEST(test_B_337_an_unknown_name)
     open_two();
     ck_assert(is_terminate(req(1002, "stream='nobody'", MSG("1")), "item-not-found"));
     /* the sid is no name, */
+    teardown();
     setup();
     open_two();
     snprintf(attrs, sizeof(attrs), "stream='%s'", E->sid);
     ck_assert(is_terminate(req(1002, attrs, MSG("1")), "item-not-found"));
     /* nor is a name a sid, */
+    teardown();
     setup();
     open_two();
     snprintf(attrs, sizeof(attrs), "sid='%s' rid='1002'", streams[1].name);
