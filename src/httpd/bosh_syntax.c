@@ -24,8 +24,7 @@ APLOG_USE_MODULE(bosh);
 #define TRY_AGAIN   apr_time_from_msec(200)
 #define ASK_IF_HERE "isBoshAvailable" /* what Openfire's clients ask, and get 200 for */
 
-/* Keys, passwords and messages: the request line goes into access logs and mod_status. */
-static void hide_query(request_rec *r)
+static void hide_query_of(request_rec *r)
 {
     const char *mark = ap_strchr_c(r->the_request, '?');
 
@@ -37,6 +36,15 @@ static void hide_query(request_rec *r)
         r->the_request =
             apr_pstrcat(r->pool, apr_pstrmemdup(r->pool, r->the_request, mark - r->the_request),
                         r->assbackwards ? NULL : " ", r->protocol, NULL);
+    }
+}
+
+/* Keys, passwords and messages: the request line goes into access logs and mod_status, of an internal redirect that
+ * of the first request. */
+static void hide_query(request_rec *r)
+{
+    for (request_rec *each = r; each != NULL; each = each->prev) {
+        hide_query_of(each);
     }
     ap_update_child_status(r->connection->sbh, SERVER_BUSY_WRITE, r);
 }

@@ -448,6 +448,17 @@ def test_B_103_nothing_in_logs(httpd, stub_server, stub):
     client.close()
 
 
+def test_B_103_nothing_in_logs_of_a_rewritten_path(httpd, stub_server, stub):
+    """A rewriting in <Location> redirects internally, and it is the first of the two requests that is logged."""
+    rules = "<Location /old-bind>\nRewriteEngine On\nRewriteRule ^ /http-bind [L]\n</Location>"
+    server = script_server(httpd, stub_server, directives=rules, modules=["rewrite"])
+    client = ScriptClient(server.port, path="/old-bind", secrets=server.secrets)
+    TB(client.get(f"%3Cbody%20sid='a-secret-sid'%20rid='1'%20xmlns='{X.NS_BOSH}'/%3E").answer(), "item-not-found")
+    client.close()
+    wait_for(lambda: '"GET /old-bind HTTP/1.1"' in server.access_log.read_text(), what="the access log")
+    assert "a-secret-sid" not in server.access_log.read_text() + "".join(server.log_lines())
+
+
 # ---- with all the rest ----
 
 def test_S_006_B_233_overactivity(httpd, stub_server, stub):
