@@ -283,6 +283,12 @@ static bool survives(bosh_arena_t *a, bosh_session_t *s, uint32_t dead)
     return true;
 }
 
+/* Whether both have read the same configuration, so that a row of the one's table is one of the other's. */
+static bool same_rows(bosh_arena_t *a, uint32_t dead, uint32_t heir)
+{
+    return bosh_arena_peer(a, dead)->generation == bosh_arena_peer(a, heir)->generation;
+}
+
 bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint32_t heir,
                             bosh_ix *from, uint32_t max, uint32_t *lost)
 {
@@ -307,7 +313,9 @@ bool bosh_session_peer_died(bosh_arena_t *a, apr_time_t now, uint32_t dead, uint
             s->link.flags &= (uint8_t)~BOSH_LINK_MAILED;
             s->armed = BOSH_NEVER;
             if (s->link.phase == BOSH_LINK_CONNECT && heir != 0) {
-                s->link.upstream = BOSH_ROW_UNKNOWN; /* nothing was said yet: once more */
+                if (!same_rows(a, dead, heir)) { /* nothing was said yet: once more */
+                    s->link.upstream = BOSH_ROW_UNKNOWN;
+                }
             } else if (s->link.phase != BOSH_LINK_CLOSED) {
                 (*lost)++;
                 a->h->count.lost++;

@@ -1304,6 +1304,31 @@ START_TEST(test_a_dead_owner)
 }
 END_TEST
 
+/* Nothing was said yet, so the heir begins again: by the line that was chosen, if it has the same lines, for the first
+ * one of that domain may be another virtual host's. */
+START_TEST(test_a_dead_owner_that_was_connecting)
+{
+    for (uint32_t later = 0; later < 2; later++) {
+        uint32_t lost = 0;
+        bosh_ix from = 0;
+
+        if (later > 0) {
+            env_close();
+            env_open();
+        }
+        post("rid='1000' to='example.com'", "");
+        session()->link.upstream = 7;
+        bosh_arena_peer(&E->a, E->peer)->generation = later;
+        while (bosh_session_peer_died(&E->a, E->now, E->owner, E->peer, &from, 8, &lost)) {
+        }
+        ck_assert_uint_eq(lost, 0);
+        ck_assert_uint_eq(session()->link.owner, E->peer);
+        ck_assert_int_eq(session()->link.phase, BOSH_LINK_CONNECT);
+        ck_assert_uint_eq(session()->link.upstream, later == 0 ? 7 : BOSH_ROW_UNKNOWN);
+    }
+}
+END_TEST
+
 START_TEST(test_a_dead_holder)
 {
     uint32_t lost = 0;
@@ -1546,6 +1571,7 @@ int main(void)
         test_B_100_failure_at_creation,
         test_B_309_shutdown,
         test_a_dead_owner,
+        test_a_dead_owner_that_was_connecting,
         test_a_dead_holder,
         test_X_040_restart,
         test_B_361_http_for_an_https_session,
