@@ -81,11 +81,18 @@ static const char *parse_target(cmd_parms *cmd, bosh_upstream_t *u)
     return NULL;
 }
 
+/* 127.example.com is a name, and may be anywhere. */
+static bool is_loopback(const char *host)
+{
+    struct in_addr v4;
+
+    return ap_cstr_casecmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 ||
+           (strncmp(host, "127.", 4) == 0 && inet_aton(host, &v4) != 0);
+}
+
 static bool is_here(const bosh_upstream_t *u)
 {
-    return u->path != NULL ||
-           (u->host != NULL && (ap_cstr_casecmp(u->host, "localhost") == 0 ||
-                                strcmp(u->host, "::1") == 0 || strncmp(u->host, "127.", 4) == 0));
+    return u->path != NULL || (u->host != NULL && is_loopback(u->host));
 }
 
 /* ---- how ---- */

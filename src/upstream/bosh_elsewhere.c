@@ -4,6 +4,7 @@
  */
 #include "bosh_elsewhere.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "bosh_dial.h"
@@ -13,11 +14,13 @@
 #define PORT        5222
 #define PORT_DIRECT 5223
 
-/* An address or name of this very host. */
+/* An address or name of this very host. What only looks like an address is looked up in DNS. */
 static bool is_here(const char *host)
 {
+    unsigned char v4[4];
+
     return strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 ||
-           (strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == strlen(host));
+           (inet_pton(AF_INET, host, v4) == 1 && v4[0] == 127);
 }
 
 /* Whether the way there may be taken: without TLS only because the server is on this host, it ends here. */

@@ -47,6 +47,7 @@ RIGHT = ["BoshUpstream example.com 127.0.0.1:5222", "BoshUpstream example.com [:
          "BoshUpstream example.com a.example:5222\nBoshUpstream example.com b.example:5222 tls=direct",
          "BoshUpstream * srv\nBoshAllowDomain example.com *.example.org bücher.example",
          "BoshUpstream * srv\nBoshAllowDomain *", "BoshResolver 192.0.2.1 192.0.2.1:5353 2001:db8::1 [2001:db8::1]:53",
+         "BoshUpstream example.com 127.example.org:5222 verify=on",  # a name, not this host
          "BoshUpstream EXAMPLE.com localhost:5222", "BoshUpstream example.com unix:/tmp/xmpp.sock",
          "BoshUpstream example.com 192.0.2.1:5222 tls=off", "BoshUpstream example.com 192.0.2.1:5222", "BoshDrainTimeout 10min",
          "BoshMaxWait 1min", "BoshMaxWait 0", "BoshMaxHold 4",

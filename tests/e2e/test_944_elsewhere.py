@@ -171,12 +171,13 @@ def test_not_behind_the_features(client, stub, other):
     assert other.new_connections() == 0
 
 
-def test_no_further_than_this_host_without_tls(server, client, stub):
-    """A line without tls= means a server on this host."""
+@pytest.mark.parametrize("host", ["192.0.2.1", "127.1", "127.0.0.1.example"])
+def test_no_further_than_this_host_without_tls(server, client, stub, host):
+    """A line without tls= means a server on this host. What only looks like its address is a name in DNS."""
     server.expect_log("BH201.*stream error from the server: see-other-host")
-    redirect(stub, "192.0.2.1:5222")
+    redirect(stub, f"{host}:5222")
     TB(client.new_async().answer(), "remote-stream-error")
-    assert any("192.0.2.1, port 5222, without TLS" in line for line in server.log_lines())
+    assert any(f"{host}, port 5222, without TLS" in line for line in server.log_lines())
 
 
 def test_as_far_as_the_line_says(server, client, stub, other):
