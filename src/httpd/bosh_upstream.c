@@ -514,6 +514,10 @@ static bool is_allowed(const bosh_config_t *conf, const char *domain)
 {
     size_t n = strlen(domain);
 
+    /* A client's text, to be looked up: nothing that DNS reads in another way than the list does, such as a "\." */
+    if (strspn(domain, "abcdefghijklmnopqrstuvwxyz0123456789-_.:") != n) {
+        return false;
+    }
     for (int i = 0; conf->domains != NULL && i < conf->domains->nelts; i++) {
         const char *d = APR_ARRAY_IDX(conf->domains, i, const char *);
         size_t len = strlen(d);

@@ -536,7 +536,8 @@ def test_records_that_name_no_place_do_not_count(ns, client, stub, domain, recor
 # ---- any domain of a list ----
 
 def test_star_serves_the_list_and_nothing_else(ns, client, stub):
-    for to in ("dns.example", "xdns.example", "other.example", "*", "*.dns.example.org", "a.only.example"):
+    for to in ("dns.example", "xdns.example", "other.example", "*", "*.dns.example.org", "a.only.example", "*.dns.example",
+               "x\\.dns.example", "a@x.dns.example", "x y.dns.example", "x/.dns.example"):  # those are no hosts' names
         before = len(ns.questions)
         TB(client.post(new_body(to=to)).answer(), "host-unknown")
         assert len(ns.questions) == before
