@@ -17,7 +17,7 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 11u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 12u /* raise with every change of a struct below */
 
 #define BOSH_CHUNK_SIZE 1024
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 12)
@@ -222,6 +222,7 @@ typedef struct bosh_session_t {
         net; /* the client's network, while it is counted: bosh_arena_net_add(); 0: it is not */
     uint32_t flags;
     uint16_t wait, hold, requests, inactivity, polling, maxpause;
+    uint16_t login_time;          /* bosh_limits_t's, of the virtual host that was asked */
     uint8_t ver_major, ver_minor; /* major 0: the client sent no ver */
     uint8_t cond;                 /* bosh_cond_t of the terminal answer */
     uint8_t first;      /* bosh_state_t of the first stream, while others live; 0: as `state` */

@@ -159,11 +159,10 @@ static apr_time_t sooner(apr_time_t x, apr_time_t y)
 }
 
 /* B-367: by when this stream must have logged in. */
-static apr_time_t login_ends(const bosh_session_t *s, const bosh_limits_t *lim)
+static apr_time_t login_ends(const bosh_session_t *s)
 {
-    return lim->login_time > 0 && !(s->flags & BOSH_SESS_LOGIN) &&
-                   bosh_multi_state(s) == BOSH_ST_LIVE
-               ? s->created + apr_time_from_sec(lim->login_time)
+    return s->login_time > 0 && !(s->flags & BOSH_SESS_LOGIN) && bosh_multi_state(s) == BOSH_ST_LIVE
+               ? s->created + apr_time_from_sec(s->login_time)
                : BOSH_NEVER;
 }
 
@@ -174,11 +173,11 @@ apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     apr_time_t next;
 
     bosh_arena_touch(a, s);
-    if (now >= login_ends(s, lim)) {
+    if (now >= login_ends(s)) {
         bosh_session_end(a, now, s, BOSH_COND_POLICY_VIOLATION);
     }
     if (s->root != 0) {
-        return bosh_multi_tick(a, now, s, login_ends(s, lim));
+        return bosh_multi_tick(a, now, s, login_ends(s));
     }
     if (now >= s->inactive_at || now >= gap_ends(s)) {
         if (s->state == BOSH_ST_TOMB) {
@@ -202,7 +201,7 @@ apr_time_t bosh_session_tick(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     } else {
         next = s->inactive_at;
     }
-    next = sooner(next, sooner(gap_ends(s), login_ends(s, lim)));
+    next = sooner(next, sooner(gap_ends(s), login_ends(s)));
     s->armed = next;
     return next;
 }

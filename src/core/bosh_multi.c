@@ -155,6 +155,7 @@ bosh_session_t *bosh_multi_open(bosh_arena_t *a, apr_time_t now, bosh_session_t 
     memcpy(b->peer_ip, s->peer_ip, sizeof(b->peer_ip));
     b->peer_port = s->peer_port;
     b->flags = s->flags & BOSH_SESS_RETURNS;
+    b->login_time = s->login_time;
     b->root = bosh_arena_index(a, s);
     b->root_serial = s->serial;
     b->created = now;

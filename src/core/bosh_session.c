@@ -163,6 +163,7 @@ static void negotiate(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req,
     s->polling = (uint16_t)lim->polling;
     s->maxpause = (uint16_t)lim->maxpause;
     s->inactivity = (uint16_t)lim->inactivity;
+    s->login_time = (uint16_t)lower(lim->login_time, UINT16_MAX);
     if (s->wait == 0 || s->hold == 0) {
         s->flags |= BOSH_SESS_POLLING;
         if (lim->inactivity > 0) { /* 12: the increase exceeds `polling` (B-074) */

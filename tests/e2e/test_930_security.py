@@ -182,6 +182,22 @@ def test_B_367_time_to_log_in(httpd, stub):
 
 
 @pytest.mark.rows("B-367")
+def test_B_367_time_to_log_in_is_the_virtual_host_s(httpd, stub):
+    """... whoever's the BoshUpstream line is: that one is inherited."""
+    server = httpd(children=1, tls=True, upstreams=[stub.upstream()], directives="BoshLoginTimeout 1min\n",
+                   tls_lines=["BoshLoginTimeout 1"])
+    plain, own = server.client(), server.client(tls=True)
+    patient, _ = plain.start(stub)
+    hasty, upstream = own.start(stub)
+    hasty.over = True
+    TB(hasty.send(1001).answer(), "policy-violation")
+    upstream.wait_closed()
+    patient.send_next().held(0.5)
+    plain.close()
+    own.close()
+
+
+@pytest.mark.rows("B-367")
 def test_B_367_payload_before_login(httpd, stub):
     server = httpd(children=1, upstreams=[stub.upstream()], directives="BoshLoginSize 10K\n")
     client = server.client()
