@@ -26,6 +26,7 @@ typedef struct bosh_goal_t {
     const char *host;            /* a name, and */
     apr_port_t port;
     bool complete; /* the host is not to be looked for in the hosts file or the system's domains */
+    bool any;      /* see bosh_resolve() */
 } bosh_goal_t;
 
 typedef struct bosh_family_t {

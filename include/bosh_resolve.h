@@ -52,10 +52,11 @@ void bosh_resolver_destroy(bosh_resolver_t *r);
 /*
  * What is known of this name, or (PENDING) that it is being looked up for the waiter (index, serial). A name with a
  * dot at its end is complete; another one may be one of the hosts file, or be completed by the system's list of
- * domains. The answer is good until the next call of anything here.
+ * domains. `any`: a client has chosen the domain (BoshUpstream *), and half of the table is enough for all such that
+ * are being looked up. The answer is good until the next call of anything here.
  */
-bosh_dns_t bosh_resolve(bosh_resolver_t *r, bosh_dns_kind_t kind, const char *name, apr_time_t now,
-                        uint32_t index, uint32_t serial);
+bosh_dns_t bosh_resolve(bosh_resolver_t *r, bosh_dns_kind_t kind, const char *name, bool any,
+                        apr_time_t now, uint32_t index, uint32_t serial);
 
 /* The next waiter whose answer has come; false: none. */
 bool bosh_resolver_waiter(bosh_resolver_t *r, uint32_t *index, uint32_t *serial);

@@ -156,6 +156,12 @@ static void share_time(const bosh_streams_t *ss, bosh_stream_t *st)
     }
 }
 
+/* A client has chosen the domain, and thereby what is looked up. */
+static bool is_any(const bosh_target_t *t)
+{
+    return t->srv && strcmp(t->domain, "*") == 0;
+}
+
 static void begin_place(bosh_streams_t *ss, bosh_stream_t *st)
 {
     bosh_dial_t *d = st->dial;
@@ -168,6 +174,7 @@ static void begin_place(bosh_streams_t *ss, bosh_stream_t *st)
             .host = d->place[d->at].host, .port = d->place[d->at].port, .complete = !d->alone};
         d->direct = d->place[d->at].direct;
     }
+    goal.any = is_any(t);
     d->step = STEP_RACE;
     share_time(ss, st);
     bosh_race_start(&d->race, &goal);
@@ -231,7 +238,8 @@ static bool ask_service(bosh_streams_t *ss, bosh_stream_t *st, const char *servi
     char name[BOSH_MAX_DOMAIN + 32];
 
     snprintf(name, sizeof(name), "%s._tcp.%s", service, st->dial->domain);
-    *out = bosh_resolve(ss->resolver, BOSH_DNS_SRV, name, ss->now, st->index, st->serial);
+    *out = bosh_resolve(ss->resolver, BOSH_DNS_SRV, name, is_any(st->target), ss->now, st->index,
+                        st->serial);
     if (out->state == BOSH_DNS_FOUND) {
         memcpy(rec, out->srv, out->n * sizeof(*rec));
     }

@@ -85,7 +85,7 @@ static void look_up(bosh_streams_t *ss, const bosh_stream_t *st, bosh_race_t *ra
         return;
     }
     known = bosh_resolve(ss->resolver, which == V6 ? BOSH_DNS_AAAA : BOSH_DNS_A, race->name,
-                         ss->now, st->index, st->serial);
+                         race->goal.any, ss->now, st->index, st->serial);
     f->state = known.state;
     if (known.state == BOSH_DNS_FAILED) {
         note(race, "the name cannot be looked up: ", known.why);

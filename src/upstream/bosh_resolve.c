@@ -427,8 +427,8 @@ void bosh_resolver_destroy(bosh_resolver_t *r)
     ares_library_cleanup();
 }
 
-bosh_dns_t bosh_resolve(bosh_resolver_t *r, bosh_dns_kind_t kind, const char *name, apr_time_t now,
-                        uint32_t index, uint32_t serial)
+bosh_dns_t bosh_resolve(bosh_resolver_t *r, bosh_dns_kind_t kind, const char *name, bool any,
+                        apr_time_t now, uint32_t index, uint32_t serial)
 {
     static const bosh_dns_t full = {.state = BOSH_DNS_FAILED,
                                     .why = "too many names are being looked up"};
@@ -437,6 +437,10 @@ bosh_dns_t bosh_resolve(bosh_resolver_t *r, bosh_dns_kind_t kind, const char *na
 
     r->now = now;
     e = find(r, kind, name);
+    if (any && r->pending >= BOSH_RESOLVER_ENTRIES / 2 &&
+        (e == NULL || (e->known.state != BOSH_DNS_PENDING && e->until <= now))) {
+        return full;
+    }
     if (e == NULL) {
         e = new_entry(r, kind, name);
         if (e == NULL) {

@@ -144,7 +144,7 @@ static void turn(void)
 
 static bosh_dns_t look(bosh_dns_kind_t kind, const char *name)
 {
-    return bosh_resolve(R, kind, name, now, 7, 8);
+    return bosh_resolve(R, kind, name, false, now, 7, 8);
 }
 
 static unsigned waiters(void)
@@ -325,6 +325,30 @@ START_TEST(memory_is_bounded)
 }
 END_TEST
 
+/* Clients that make up domains whose servers never answer are in nobody's way but each other's. */
+START_TEST(names_of_strangers_leave_room)
+{
+    char name[40];
+    int begun = 0;
+
+    (void)look(BOSH_DNS_A, "known.example.");
+    answer_a(600);
+    for (int i = 0; i < BOSH_RESOLVER_ENTRIES + 10; i++) {
+        snprintf(name, sizeof(name), "n%d.example.", i);
+        begun += bosh_resolve(R, BOSH_DNS_A, name, true, now, 7, 8).state == BOSH_DNS_PENDING;
+    }
+    ck_assert_int_eq(begun, BOSH_RESOLVER_ENTRIES / 2);
+    ck_assert_int_eq(look(BOSH_DNS_A, "known.example.").state, BOSH_DNS_FOUND);
+    ck_assert_int_eq(bosh_resolve(R, BOSH_DNS_A, "n0.example.", true, now, 7, 8).state,
+                     BOSH_DNS_PENDING);
+    ck_assert_int_eq(look(BOSH_DNS_A, "line.example.").state, BOSH_DNS_PENDING);
+    now += apr_time_from_sec(601); /* what is out of date is begun for anew, or not */
+    ck_assert_int_eq(bosh_resolve(R, BOSH_DNS_A, "known.example.", true, now, 7, 8).state,
+                     BOSH_DNS_FAILED);
+    ck_assert_int_eq(look(BOSH_DNS_A, "known.example.").state, BOSH_DNS_PENDING);
+}
+END_TEST
+
 START_TEST(the_oldest_make_room)
 {
     char name[40];
@@ -405,6 +429,7 @@ int main(void)
     tcase_add_test(t, nothing_for_a_moment);
     tcase_add_test(t, one_question_for_all);
     tcase_add_test(t, memory_is_bounded);
+    tcase_add_test(t, names_of_strangers_leave_room);
     tcase_add_test(t, the_oldest_make_room);
     tcase_add_test(t, end_in_the_middle);
     tcase_add_test(t, broken_messages);
