@@ -41,10 +41,8 @@ void bosh_answer_settle(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
                         const bosh_limits_t *lim);
 
 /* The session's stream `st` is full both ways: its server may wait to be read before it reads, and only a processed
- * request can take what it has said. So one more, with `more` bytes for it, is let in (B-125); but what waits stays
- * below twice the queue, whatever server and client have agreed on. */
-bool bosh_answer_stuck(bosh_arena_t *a, bosh_session_t *s, const bosh_session_t *st,
-                       const bosh_limits_t *lim, size_t more);
+ * request can take what it has said. So one more is let in (B-125). */
+bool bosh_answer_stuck(bosh_arena_t *a, bosh_session_t *s, const bosh_session_t *st);
 
 /* Mails the holder of the oldest living held request when something is pending for it. */
 void bosh_answer_deliver(bosh_arena_t *a, bosh_session_t *s);

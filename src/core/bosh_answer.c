@@ -361,11 +361,9 @@ static bool has_key(const bosh_session_t *s, const bosh_slot_t *slot)
     return (s->flags & BOSH_SESS_KEYED) && !(slot->flags & BOSH_SLOT_CREATION);
 }
 
-bool bosh_answer_stuck(bosh_arena_t *a, bosh_session_t *s, const bosh_session_t *st,
-                       const bosh_limits_t *lim, size_t more)
+bool bosh_answer_stuck(bosh_arena_t *a, bosh_session_t *s, const bosh_session_t *st)
 {
     return (st->link.flags & BOSH_LINK_STALLED) && st->link.up.items > 0 &&
-           BOSH_QUEUE_BYTES(&st->link.down) + more <= 2 * lim->queue_size &&
            bosh_window_oldest(a, s, true) == NULL;
 }
 
@@ -377,15 +375,15 @@ static bool apply(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, const bosh
                   bosh_slot_t *slot)
 {
     bosh_queue_t *down = &s->link.down;
-    size_t more = BOSH_QUEUE_BYTES(&slot->payload);
 
     if (s->flags & BOSH_SESS_MULTI) {
         if (s->state == BOSH_ST_LIVE && !bosh_multi_send(a, s, lim, slot)) {
             return false;
         }
     } else if (s->state == BOSH_ST_LIVE && slot->payload.items > 0) {
-        if (down->items > 0 && BOSH_QUEUE_BYTES(down) + more > lim->queue_size &&
-            !bosh_answer_stuck(a, s, s, lim, more)) {
+        if (down->items > 0 &&
+            (size_t)BOSH_QUEUE_BYTES(down) + BOSH_QUEUE_BYTES(&slot->payload) > lim->queue_size &&
+            !bosh_answer_stuck(a, s, s)) {
             return false;
         }
         a->h->count.stanzas_down += slot->payload.items;

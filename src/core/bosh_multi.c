@@ -263,7 +263,6 @@ bool bosh_multi_send(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *li
     bool named = slot->stream != 0, restart = (slot->flags & BOSH_SLOT_RESTART) != 0;
     uint32_t each = BOSH_QUEUE_BYTES(&slot->payload) / BOSH_CHUNK_DATA + 3;
     bosh_session_t *to[BOSH_MAX_STREAMS + 1];
-    size_t more = BOSH_QUEUE_BYTES(&slot->payload);
     unsigned n = 0;
 
     if (slot->payload.items == 0) {
@@ -271,7 +270,8 @@ bool bosh_multi_send(bosh_arena_t *a, bosh_session_t *s, const bosh_limits_t *li
     }
     for (bosh_session_t *st = s; st != NULL; st = bosh_multi_next(a, s, st)) {
         if (lives(st) && !is_planned(st) && (!named || st == only)) {
-            if (!has_room(st, lim, more) && !bosh_answer_stuck(a, s, st, lim, more)) {
+            if (!has_room(st, lim, BOSH_QUEUE_BYTES(&slot->payload)) &&
+                !bosh_answer_stuck(a, s, st)) {
                 return false;
             }
             to[n++] = st;
