@@ -158,8 +158,8 @@ def test_messages_and_logout(users):
     for i in range(BURST):
         alice.say(bob, f"to bob {i}")
         bob.say(alice, f"to alice {i}")
-    assert bob.receive(BURST) == numbered("to bob", BURST)
-    assert alice.receive(BURST) == numbered("to alice", BURST)
+    assert burst(users, bob) == numbered("to bob", BURST)
+    assert burst(users, alice) == numbered("to alice", BURST)
     alice.say(bob, LARGE)
     assert bob.receive(1) == [LARGE]
     bob.say(alice, LARGE)
@@ -205,7 +205,7 @@ def test_reattach(users):
     assert alice.receive(len(texts)) == texts
     for i in range(BURST):
         alice.say(bob, f"after {i}")
-    assert bob.receive(BURST) == numbered("after", BURST)
+    assert burst(users, bob) == numbered("after", BURST)
     assert users.status()["sessions"]["live"] == 2
     alice.logout()
     bob.logout()
@@ -227,8 +227,8 @@ def test_a_graceful_restart_in_the_middle_of_a_burst(users, server):
                 restart.start()
             alice.say(bob, f"to bob {i}")
             bob.say(alice, f"to alice {i}")
-        assert bob.receive(BURST) == numbered("to bob", BURST, count)
-        assert alice.receive(BURST) == numbered("to alice", BURST, count)
+        assert burst(users, bob) == numbered("to bob", BURST, count)
+        assert burst(users, alice) == numbered("to alice", BURST, count)
         count += BURST
     restart.join()
     assert not before & set(server.children())
@@ -236,6 +236,14 @@ def test_a_graceful_restart_in_the_middle_of_a_burst(users, server):
     alice.logout()
     bob.logout()
     users.none_left()
+
+
+def burst(users, agent):
+    """The messages of a burst. Two answers on two connections reach a client in either order, and but for stanza's, whose
+    agent waits for that of the lower rid, these clients take them as they come: nothing lost and nothing twice is what
+    they can tell. That answers are in order by their rids, others show (test_410, the load generator)."""
+    texts = agent.receive(BURST)
+    return texts if users.kind == "stanza" else sorted(texts, key=lambda text: int(text.rsplit(" ", 1)[1]))
 
 
 def prebind(server, xmpp, name):
@@ -261,8 +269,8 @@ def test_prebind(users, server, xmpp, docroot):
     for i in range(BURST):
         alice.say(bob, f"to bob {i}")
         bob.say(alice, f"to alice {i}")
-    assert bob.receive(BURST) == numbered("to bob", BURST)
-    assert alice.receive(BURST) == numbered("to alice", BURST)
+    assert burst(users, bob) == numbered("to bob", BURST)
+    assert burst(users, alice) == numbered("to alice", BURST)
     assert users.status()["sessions"]["live"] == 2
     alice.logout()
     bob.logout()
