@@ -121,6 +121,9 @@ void bosh_session_gone(bosh_arena_t *a, apr_time_t now, bosh_ix session, uint32_
 size_t bosh_session_read(bosh_arena_t *a, bosh_ix session, uint32_t serial, uint64_t rid,
                          size_t off, char *dst, size_t n);
 
+/* Copies as much of `src` (NULL: nothing) as fits, and a NUL. Pure. */
+void bosh_session_copy_text(char *dst, size_t size, const char *src);
+
 /* The answer of v->rid was let go before it was read to its end. v: TELL, error (B-165) in a session that lives, else
  * item-not-found. */
 void bosh_session_lost(bosh_arena_t *a, bosh_verdict_t *v);

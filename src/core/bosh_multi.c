@@ -62,15 +62,6 @@ static bool another_lives(bosh_arena_t *a, bosh_session_t *s, const bosh_session
 
 /* ---- adding (16.3) ---- */
 
-static void copy_text(char *dst, size_t size, const char *src)
-{
-    size_t n = src != NULL ? strlen(src) : 0;
-
-    n = n < size ? n : size - 1;
-    memcpy(dst, src != NULL ? src : "", n);
-    dst[n] = '\0';
-}
-
 /* The branches stand in the order of their indexes, as bosh_arena_repair() finds them. */
 static void link_in(bosh_arena_t *a, bosh_session_t *s, bosh_session_t *branch)
 {
@@ -148,10 +139,10 @@ bosh_session_t *bosh_multi_open(bosh_arena_t *a, apr_time_t now, bosh_session_t 
     if (b == NULL) {
         return NULL;
     }
-    copy_text(b->to, sizeof(b->to), how->to);
-    copy_text(b->lang, sizeof(b->lang), req->lang != NULL ? req->lang : s->lang);
-    copy_text(b->xmpp_version, sizeof(b->xmpp_version),
-              req->xmpp_version != NULL ? req->xmpp_version : s->xmpp_version);
+    bosh_session_copy_text(b->to, sizeof(b->to), how->to);
+    bosh_session_copy_text(b->lang, sizeof(b->lang), req->lang != NULL ? req->lang : s->lang);
+    bosh_session_copy_text(b->xmpp_version, sizeof(b->xmpp_version),
+                           req->xmpp_version != NULL ? req->xmpp_version : s->xmpp_version);
     memcpy(b->peer_ip, s->peer_ip, sizeof(b->peer_ip));
     b->peer_port = s->peer_port;
     b->flags = s->flags & BOSH_SESS_RETURNS;

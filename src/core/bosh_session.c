@@ -26,7 +26,7 @@
 #include "bosh_window.h"
 #include "bosh_undo.h"
 
-static void copy_text(char *dst, size_t size, const char *src)
+void bosh_session_copy_text(char *dst, size_t size, const char *src)
 {
     size_t n = src != NULL ? strlen(src) : 0;
 
@@ -185,9 +185,9 @@ static void negotiate(bosh_arena_t *a, bosh_session_t *s, const bosh_req_t *req,
         memcpy(s->key, req->keys.next, sizeof(s->key));
     }
     s->flags |= lim->returns ? BOSH_SESS_RETURNS : 0;
-    copy_text(s->lang, sizeof(s->lang), req->lang);
-    copy_text(s->content, sizeof(s->content), req->content);
-    copy_text(s->xmpp_version, sizeof(s->xmpp_version), req->xmpp_version);
+    bosh_session_copy_text(s->lang, sizeof(s->lang), req->lang);
+    bosh_session_copy_text(s->content, sizeof(s->content), req->content);
+    bosh_session_copy_text(s->xmpp_version, sizeof(s->xmpp_version), req->xmpp_version);
 }
 
 /* Whether a stranger may have one more session, and one with this much in it. */
@@ -233,8 +233,8 @@ void bosh_session_create(bosh_arena_t *a, apr_time_t now, const bosh_req_t *req,
     }
     bosh_arena_touch(a, s);
     negotiate(a, s, req, lim);
-    copy_text(s->to, sizeof(s->to), to);
-    copy_text(s->peer_ip, sizeof(s->peer_ip), who->ip);
+    bosh_session_copy_text(s->to, sizeof(s->to), to);
+    bosh_session_copy_text(s->peer_ip, sizeof(s->peer_ip), who->ip);
     s->peer_port = who->port;
     memcpy(s->cert, who->cert, sizeof(s->cert));
     if (req->opening != NULL && lim->max_streams > 1) { /* B-326 */
