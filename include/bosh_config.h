@@ -23,7 +23,7 @@ typedef struct bosh_config_t {
     int inactivity, polling, maxpause, keys;
     int max_body;
     int per_address, login_time, login_size;
-    int inflate, route, returns, script;
+    int inflate, deflate, route, returns, script;
     const char *require_tls; /* "": not required; "on"; or the URI to go to. NULL: not said */
     bosh_limits_t limits;    /* made of the above when the configuration is complete */
 } bosh_config_t;

@@ -61,7 +61,7 @@ void *bosh_config_create(apr_pool_t *p, server_rec *s)
     c->max_wait = c->max_hold = c->max_requests = c->max_streams = UNSET;
     c->inactivity = c->polling = c->maxpause = c->keys = c->max_body = UNSET;
     c->per_address = c->login_time = c->login_size = c->inflate = c->route = c->returns = UNSET;
-    c->script = UNSET;
+    c->script = c->deflate = UNSET;
     return c;
 }
 
@@ -84,6 +84,7 @@ void *bosh_config_merge(apr_pool_t *p, void *base, void *add)
     MERGE(login_time);
     MERGE(login_size);
     MERGE(inflate);
+    MERGE(deflate);
     MERGE(route);
     MERGE(returns);
     MERGE(script);
@@ -337,6 +338,7 @@ static void fill_limits(bosh_config_t *c)
     bosh_limits_t *l = &c->limits;
 
     c->max_body = or_default(c->max_body, DEFAULT_MAX_BODY);
+    c->deflate = or_default(c->deflate, 1);
     l->max_wait = (unsigned)or_default(c->max_wait, DEFAULT_MAX_WAIT);
     l->max_hold = (unsigned)or_default(c->max_hold, DEFAULT_MAX_HOLD);
     l->max_streams = (unsigned)or_default(c->max_streams, 1);
@@ -394,6 +396,7 @@ static const int_rule_t keys_rule = {HOST(keys), 0, 1};
 static const int_rule_t max_body_rule = {HOST(max_body), 1024, 256 * 1024 * 1024};
 static const int_rule_t returns_rule = {HOST(returns), 0, 1};
 static const int_rule_t inflate_rule = {HOST(inflate), 0, 1};
+static const int_rule_t deflate_rule = {HOST(deflate), 0, 1};
 static const int_rule_t route_rule = {HOST(route), 0, 1};
 static const int_rule_t script_rule = {HOST(script), 0, 1};
 static const int_rule_t per_address_rule = {HOST(per_address), 0, 4 * 1024 * 1024};
@@ -431,6 +434,7 @@ const command_rec bosh_config_directives[] = {
     FLAG("BoshKeys", keys_rule, "whether the keys of clients that send some are verified"),
     SIZE("BoshMaxBody", max_body_rule, "largest request body"),
     FLAG("BoshInflate", inflate_rule, "whether request bodies may be compressed"),
+    FLAG("BoshDeflate", deflate_rule, "whether answers from 2 KB up are compressed"),
     FLAG("BoshRoute", route_rule,
          "whether clients may choose between the servers that are configured"),
     NUMBER("BoshMaxSessionsPerAddress", per_address_rule,

@@ -24,6 +24,7 @@
 #include "bosh_desk.h"
 #include "bosh_hold.h"
 #include "bosh_lock.h"
+#include "bosh_pack.h"
 #include "bosh_point.h"
 #include "bosh_respond.h"
 #include "bosh_route.h"
@@ -58,6 +59,7 @@ void bosh_request_child_init(apr_pool_t *pchild, bosh_loop_t *loop)
         child.lock = bosh_loop_lock(loop);
         child.peer = bosh_loop_peer(loop);
         bosh_desk_child_init(pchild);
+        bosh_pack_child_init(pchild);
     }
 }
 

@@ -12,11 +12,11 @@
 #include <util_filter.h>
 
 #include "bosh_body.h"
+#include "bosh_pack.h"
 #include "bosh_script.h"
 
 #define DEFAULT_CONTENT "text/xml; charset=utf-8"
 #define SCRIPT_CONTENT  "text/javascript; charset=utf-8"
-#define GZIP_FROM       2048 /* below, compression costs more than it saves */
 #define MAX_AGE         "86400"
 #define ALLOW           "GET, HEAD, POST, OPTIONS"
 
@@ -50,43 +50,6 @@ void bosh_respond_headers(request_rec *r, const bosh_config_t *conf)
     }
 }
 
-/* ---- compression ---- */
-
-/* Whether Accept-Encoding names this coding only to refuse it: q=0, 0.0, 0.00 or 0.000. */
-static bool refused(request_rec *r, const char *coding)
-{
-    const char *at = apr_table_get(r->headers_in, "Accept-Encoding");
-
-    while (at != NULL && *at != '\0') {
-        bool named = ap_cstr_casecmp(ap_get_token(r->pool, &at, 0), coding) == 0;
-        while (*at == ';') {
-            const char *q;
-            at++;
-            q = ap_get_token(r->pool, &at, 0);
-            if (named && ap_cstr_casecmpn(q, "q=0", 3) == 0 &&
-                strspn(q + 3, ".0") == strlen(q + 3)) {
-                return true;
-            }
-        }
-        if (*at == ',') {
-            at++;
-        }
-    }
-    return false;
-}
-
-/* Compression itself is mod_deflate's or mod_brotli's, where they are configured. They do not read q values
- * (B-006), and for a small answer they cost more than they save. */
-static void limit_compression(request_rec *r, size_t len)
-{
-    if (len < GZIP_FROM || refused(r, "gzip")) {
-        apr_table_setn(r->subprocess_env, "no-gzip", "1");
-    }
-    if (len < GZIP_FROM || refused(r, "br")) {
-        apr_table_setn(r->subprocess_env, "no-brotli", "1");
-    }
-}
-
 /* ---- sending ---- */
 
 /* Passes a whole response on: one data bucket (or none) and EOS, so that its length is known (B-003). */
@@ -99,7 +62,7 @@ static int send_bucket(request_rec *r, int status, const char *type, apr_bucket 
     r->status = status;
     ap_set_content_type(r, type);
     ap_set_content_length(r, (apr_off_t)len);
-    limit_compression(r, len);
+    bosh_pack_limit_filters(r, len);
     if (data != NULL) {
         APR_BRIGADE_INSERT_TAIL(bb, data);
     }
@@ -166,7 +129,7 @@ static void forbid_caching(request_rec *r)
     apr_table_setn(r->err_headers_out, "Pragma", "no-cache");
 }
 
-/* Sends a body of len bytes, in the syntax of the request; buf is of the connection's bucket allocator and taken
+/* Sends a body of len bytes, in the syntax of the request, compressed or not; buf is of the connection's bucket allocator and taken
  * over. */
 static int send_body(request_rec *r, int status, const bosh_verdict_t *v, char *buf, size_t len)
 {
@@ -182,6 +145,7 @@ static int send_body(request_rec *r, int status, const bosh_verdict_t *v, char *
         status = HTTP_OK; /* S-017: a browser tells a page nothing about a script that failed */
         forbid_caching(r);
     }
+    bosh_pack(r, bosh_config_of(r->server), &buf, &len);
     return send_bucket(r, status, content_of(r, v),
                        apr_bucket_heap_create(buf, len, apr_bucket_free, alloc), len);
 }

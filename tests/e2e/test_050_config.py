@@ -25,7 +25,7 @@ WRONG = ["BoshUpstream", "BoshUpstream example.com", "BoshUpstream example.com n
          "BoshInactivity x", "BoshInactivity 100ms", "BoshMaxPause -5", "BoshPolling 5 5", "BoshMaxBody 0", "BoshMaxBody 1X",
          "BoshMaxStanza 9999", "BoshQueueSize 0", "BoshMaxSessions 0", "BoshMaxSessions x", "BoshMemory 1K",
          "BoshMaxSessionsPerAddress -1", "BoshMaxStreams 0", "BoshMaxStreams x", "BoshMaxStreams 99", "BoshLoginTimeout x", "BoshLoginSize 1X", "BoshRequireTLS perhaps",
-         "BoshRequireTLS http://a.example/bind", "BoshRequireTLS https://", "BoshInflate 2", "BoshReturnUndelivered 1", "BoshRoute xmpp:h:1", "BoshScriptSyntax jsonp",
+         "BoshRequireTLS http://a.example/bind", "BoshRequireTLS https://", "BoshInflate 2", "BoshDeflate 1", "BoshReturnUndelivered 1", "BoshRoute xmpp:h:1", "BoshScriptSyntax jsonp",
          "BoshAllowOrigin", "BoshAllowOrigin https://a.example/path", "BoshAllowOrigin nonsense", "BoshAsync perhaps",
          "BoshDrainTimeout x", "BoshDrainTimeout -1", "BoshDrainTimeout 2d",
          "BoshKeys 1"]
@@ -53,7 +53,7 @@ RIGHT = ["BoshUpstream example.com 127.0.0.1:5222", "BoshUpstream example.com [:
          "BoshMaxWait 1min", "BoshMaxWait 0", "BoshMaxHold 4",
          "BoshMaxRequests 5", "BoshInactivity 90s", "BoshInactivity 0", "BoshMaxPause 0", "BoshPolling 0",
          "BoshMaxBody 64K", "BoshMaxStanza 10000", "BoshQueueSize 8M", "BoshMaxSessions 50", "BoshMemory 16M",
-         "BoshMaxSessionsPerAddress 50", "BoshMaxStreams 1", "BoshMaxStreams 8", "BoshLoginTimeout 2min", "BoshLoginSize 0", "BoshRequireTLS On", "BoshInflate Off", "BoshReturnUndelivered Off", "BoshRoute On", "BoshScriptSyntax Off",
+         "BoshMaxSessionsPerAddress 50", "BoshMaxStreams 1", "BoshMaxStreams 8", "BoshLoginTimeout 2min", "BoshLoginSize 0", "BoshRequireTLS On", "BoshInflate Off", "BoshDeflate Off", "BoshReturnUndelivered Off", "BoshRoute On", "BoshScriptSyntax Off",
          "BoshRequireTLS https://a.example:5281/bind",
          "BoshAllowOrigin *", "BoshAllowOrigin https://a.example http://b.example:8080", "BoshAsync Off",
          "BoshKeys Off"]

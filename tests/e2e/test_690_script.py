@@ -478,8 +478,9 @@ def test_S_006_B_233_overactivity(httpd, stub_server, stub):
     client.close()
 
 
-def test_B_003_B_006_compressed(httpd, stub_server, stub):
-    server = script_server(httpd, stub_server, modules=("filter", "deflate"),
+@pytest.mark.parametrize("by", ["BoshDeflate On", "BoshDeflate Off"])
+def test_B_003_B_006_compressed(httpd, stub_server, stub, by):
+    server = script_server(httpd, stub_server, modules=("filter", "deflate"), directives=by,
                            location="AddOutputFilterByType DEFLATE text/javascript")
     client = ScriptClient(server.port, secrets=server.secrets)
     session, upstream = client.login(stub)

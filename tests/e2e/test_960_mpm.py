@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes: the MPMs, several children, restart, stop, the death of a child, HTTP/2."""
 
+import gzip
 import shutil
 import subprocess
 import time
@@ -340,14 +341,14 @@ def h2_server(httpd, stub_server):
     return httpd(upstreams=[stub_server.upstream()], h2=True, directives="BoshPolling 0\n")
 
 
-def curl(server, *bodies):
+def curl(server, *bodies, options=()):
     """POSTs these bodies in this order over one HTTP/2 connection, all streams open at once."""
     command = [CURL, "-sS", "--http2-prior-knowledge", "--parallel", "--parallel-immediate", "--max-time", "20"]
     for i, text in enumerate(bodies):
         if i:
             command += ["--next", "-sS", "--http2-prior-knowledge"]
         command += ["-o", f"{server.dir}/h2-{i}", "-w", "%{http_version} %{http_code} %{time_total}\n", "-H",
-                    "Content-Type: text/xml", "--data-binary", text, server.url()]
+                    "Content-Type: text/xml", *options, "--data-binary", text, server.url()]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -376,4 +377,24 @@ def test_B_011_http2(h2_server, stub):
     assert X.parse((h2_server.dir / "h2-0").read_bytes()).find(X.tag("message")) is None
     body = X.parse((h2_server.dir / "h2-1").read_bytes())
     assert X.text_of(body.find(X.tag("message")), "body") == "for the held one"
+    client.close()
+
+
+@pytest.mark.skipif(not CURL, reason="no curl")
+@pytest.mark.rows("B-011", "B-006")
+def test_B_006_compressed_over_http2(h2_server, stub):
+    client = h2_server.client()
+    session, upstream = client.start(stub)
+    headers = h2_server.dir / "h2-headers"
+    one = curl(h2_server, session.body(1001), options=["-H", "Accept-Encoding: gzip", "-D", headers])
+    session.rid = 1001
+    upstream.send_message("over h2 " * 1000)
+    out, err = one.communicate(timeout=10)
+    assert out.split()[:2] == ["2", "200"], (out, err)
+    packed = (h2_server.dir / "h2-0").read_bytes()
+    said = dict(line.split(": ", 1) for line in headers.read_text().lower().splitlines() if ": " in line)
+    assert (said["content-encoding"], said["vary"]) == ("gzip", "accept-encoding"), said
+    assert int(said["content-length"]) == len(packed) < 1000
+    body = X.parse(gzip.decompress(packed))
+    assert X.text_of(body.find(X.tag("message")), "body") == "over h2 " * 1000
     client.close()
