@@ -111,21 +111,38 @@ static void watch_sending(request_rec *r, const bosh_verdict_t *v)
     apr_pool_cleanup_register(r->pool, w, sending_ends, apr_pool_cleanup_null);
 }
 
-/* The stored answer, copied out of the arena in steps so that no lock is held for long. */
-static int send_stored(request_rec *r, bosh_verdict_t *v)
+/* The beginning of a stored answer, fetched under the same lock that decided to send it. */
+typedef struct start_t {
+    size_t n;
+    char text[1024];
+} start_t;
+
+/* Under the lock. */
+static void fetch_start(const bosh_verdict_t *v, start_t *start)
+{
+    start->n =
+        v->act != BOSH_DO_SEND
+            ? 0
+            : bosh_session_read(child.lock->arena, v->session, v->serial, v->rid, 0, start->text,
+                                v->len < sizeof(start->text) ? v->len : sizeof(start->text));
+}
+
+/* The stored answer; what is not in `start` is copied out of the arena in steps so that no lock is held for long. */
+static int send_stored(request_rec *r, bosh_verdict_t *v, const start_t *start)
 {
     apr_bucket_alloc_t *alloc = r->connection->bucket_alloc;
     char *buf = apr_bucket_alloc(v->len > 0 ? v->len : 1, alloc);
-    size_t have = 0, n;
+    size_t have = start->n, n = 1;
 
-    do {
+    memcpy(buf, start->text, have);
+    while (n > 0 && have < v->len) {
         size_t step = v->len - have < COPY_STEP ? v->len - have : COPY_STEP;
         bosh_lock(child.lock);
         n = bosh_session_read(child.lock->arena, v->session, v->serial, v->rid, have, buf + have,
                               step);
         bosh_unlock(child.lock);
         have += n;
-    } while (n > 0 && have < v->len);
+    }
     if (have < v->len) { /* let go meanwhile: a repeat of the request has got it, or all is over */
         apr_bucket_free(buf);
         bosh_lock(child.lock);
@@ -140,12 +157,12 @@ static int send_stored(request_rec *r, bosh_verdict_t *v)
     return bosh_respond_stored(r, v, buf, have);
 }
 
-static int send_verdict(request_rec *r, bosh_verdict_t *v)
+static int send_verdict(request_rec *r, bosh_verdict_t *v, const start_t *start)
 {
     BOSH_POINT("answer-unsent");
     switch (v->act) {
     case BOSH_DO_SEND:
-        return send_stored(r, v);
+        return send_stored(r, v, start);
     case BOSH_DO_TELL:
         ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "[s%u.%u rid %" APR_UINT64_T_FMT "] told %s",
                       v->session, v->serial, v->rid,
@@ -185,8 +202,10 @@ static bosh_hold_next_t wait_more(request_rec *r, void *baton, bosh_why_t why, a
 {
     wait_t *w = baton;
     bool must = why == BOSH_WHY_MORE || why == BOSH_WHY_STOPPING;
+    start_t start;
 
     *result = OK;
+    start.n = 0;
     bosh_lock(child.lock);
     if (why == BOSH_WHY_GONE) {
         bosh_session_gone(child.lock->arena, bosh_clock_now(), w->v.session, w->v.serial, w->v.rid,
@@ -194,6 +213,7 @@ static bosh_hold_next_t wait_more(request_rec *r, void *baton, bosh_why_t why, a
     } else {
         bosh_session_poll(child.lock->arena, bosh_clock_now(), &w->conf->limits, must, w->holder,
                           &w->v);
+        fetch_start(&w->v, &start);
     }
     bosh_unlock(child.lock);
     if (why == BOSH_WHY_GONE) {
@@ -206,7 +226,7 @@ static bosh_hold_next_t wait_more(request_rec *r, void *baton, bosh_why_t why, a
         *deadline = w->v.deadline;
         return BOSH_HOLD_AGAIN;
     }
-    *result = send_verdict(r, &w->v);
+    *result = send_verdict(r, &w->v, &start);
     return BOSH_HOLD_DONE;
 }
 
@@ -437,9 +457,9 @@ static bool asks(const bosh_req_t *req)
     return req->restart || !(req->has & BOSH_HAS_SID);
 }
 
-/* Parses and applies the body on the desk; `v` says what to do. True: an answer is likely to come soon. */
+/* Parses and applies the body on the desk; `v` says what to do, `start` has what it takes. True: an answer is likely to come soon. */
 static bool apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d, bool script,
-                       bosh_holder_t holder, bosh_verdict_t *v)
+                       bosh_holder_t holder, bosh_verdict_t *v, start_t *start)
 {
     bosh_piece_t pieces[2];
     bosh_opening_t opening = {.cond = BOSH_COND_NONE};
@@ -485,6 +505,7 @@ static bool apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
         bosh_lock(child.lock);
         bosh_session_request(child.lock->arena, bosh_clock_now(), &req, &conf->limits, &who, holder,
                              v);
+        fetch_start(v, start);
         bosh_unlock_and_do(child.lock);
     }
     return rv == APR_SUCCESS && asks(&req);
@@ -497,6 +518,7 @@ static int take(request_rec *r, const bosh_config_t *conf, const char *query)
     bosh_waiter_t waiter;
     bosh_holder_t holder;
     bosh_verdict_t v;
+    start_t start;
     wait_t *w;
     bool soon;
     int rv;
@@ -516,12 +538,13 @@ static int take(request_rec *r, const bosh_config_t *conf, const char *query)
     holder.peer = child.peer;
     holder.waiter = waiter.id;
     holder.gen = waiter.gen;
-    soon = apply_body(r, conf, d, query != NULL, holder, &v);
+    start.n = 0;
+    soon = apply_body(r, conf, d, query != NULL, holder, &v, &start);
     bosh_syntax_join(r, conf, child.lock, d, holder, false, &v);
     bosh_desk_give(d);
     if (v.act != BOSH_DO_HOLD) {
         bosh_hold_free(waiter);
-        return send_verdict(r, &v);
+        return send_verdict(r, &v, &start);
     }
     w = apr_palloc(r->pool, sizeof(*w));
     w->conf = conf;
