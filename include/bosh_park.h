@@ -34,13 +34,17 @@ void bosh_park_child_init(bool async);
 /* From now on no request is parked that is not yet. Any thread. */
 void bosh_park_no_more(void);
 
-/* Whether this request may be parked; makes the connection's descriptors at its first time.
- * Worker. */
+/* Whether this request may be parked, if descriptors can be had; and whether it can be: makes those of the
+ * connection at its first time. Worker. */
+bool bosh_park_allowed(const request_rec *r);
 bool bosh_park_possible(const request_rec *r);
 
 /* Takes *h over; the handler must return SUSPENDED next. Only after bosh_park_possible().
  * Worker. */
 void bosh_park_begin(const bosh_hold_t *h);
+
+/* This is a request of the protocol: another is likely to follow on its connection. Worker. */
+void bosh_park_note(const request_rec *r);
 
 /* The hold of this request, if it was parked and has not ended. Worker, or a pool cleanup. */
 bosh_hold_t *bosh_park_find(const request_rec *r);

@@ -67,10 +67,9 @@ void bosh_waiter_landed(void);
 
 /*
  * WORKER -> BLOCKED. *fd: the bell to poll, which the caller hushes when it is readable, and then takes; it goes
- * back in free() or unblock(). briefly: fewer may do so than may block for long. APR_EBUSY: that many are blocked.
- * Else the error of eventfd().
+ * back in free() or unblock(). APR_EBUSY: max_blocked are blocked. Else the error of eventfd().
  */
-apr_status_t bosh_waiter_block(bosh_waiter_t w, bool briefly, int *fd);
+apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd);
 
 /* BLOCKED -> WORKER. What was asked meanwhile is there to be taken. */
 void bosh_waiter_unblock(bosh_waiter_t w);

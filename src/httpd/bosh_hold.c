@@ -29,6 +29,7 @@
 
 #include "bosh_bell.h"
 #include "bosh_clock.h"
+#include "bosh_stay.h"
 
 APLOG_USE_MODULE(bosh);
 
@@ -100,6 +101,7 @@ apr_status_t bosh_hold_new(request_rec *r, bosh_waiter_t *w)
     }
     will->r = r;
     *w = will->w;
+    bosh_park_note(r);
     /* A pre-cleanup: it runs while all that the request has, subpools included, is still there for
      * fn. */
     apr_pool_pre_cleanup_register(r->pool, will, request_dies);
@@ -284,7 +286,7 @@ static int wait_blocked(bosh_hold_t *h, apr_bucket_brigade *bb)
     bosh_client_t client;
     bosh_why_t why;
     int result, fd;
-    apr_status_t rv = bosh_waiter_block(h->w, false, &fd);
+    apr_status_t rv = bosh_waiter_block(h->w, &fd);
 
     if (rv != APR_SUCCESS) {
         if (rv != APR_EBUSY && apr_atomic_xchg32(&said_no_eventfd, 1) == 0) {
@@ -334,8 +336,8 @@ static bool wait_briefly(bosh_hold_t *h, apr_bucket_brigade *bb, bosh_why_t *why
     bool over;
     int fd;
 
-    if (!threaded || h->deadline <= until || !worth_waiting() ||
-        bosh_waiter_block(h->w, true, &fd) != APR_SUCCESS) {
+    if (h->deadline <= until || !bosh_park_allowed(h->r) || !bosh_stay_affordable() ||
+        !worth_waiting() || bosh_waiter_block(h->w, &fd) != APR_SUCCESS) {
         return false;
     }
     flush_earlier(h->r->connection, bb);
@@ -424,7 +426,7 @@ apr_status_t bosh_hold_child_init(apr_pool_t *pchild, server_rec *s, bool async,
         .kick = kick,
         .kick_ctx = kick_ctx,
     };
-    int is_async = 0, can_waitio = 0;
+    int is_async = 0, can_waitio = 0, workers = 1;
     apr_status_t rv = bosh_waiter_open(&cfg);
 
     if (rv != APR_SUCCESS) {
@@ -437,6 +439,8 @@ apr_status_t bosh_hold_child_init(apr_pool_t *pchild, server_rec *s, bool async,
     apr_pool_cleanup_register(pchild, NULL, close_table, apr_pool_cleanup_null);
     async = async && ap_mpm_query(AP_MPMQ_IS_ASYNC, &is_async) == APR_SUCCESS && is_async &&
             ap_mpm_query(AP_MPMQ_CAN_WAITIO, &can_waitio) == APR_SUCCESS && can_waitio;
+    ap_mpm_query(AP_MPMQ_MAX_THREADS, &workers);
+    bosh_stay_child_init(workers);
     bosh_park_child_init(async);
     ap_log_error(APLOG_MARK, APLOG_DEBUG, 0, s, "held requests %s",
                  async ? "wait without a thread" : "block a worker each");

@@ -43,6 +43,7 @@
 
 #include "bosh_bell.h"
 #include "bosh_clock.h"
+#include "bosh_stay.h"
 
 extern module AP_MODULE_DECLARE_DATA bosh_module;
 APLOG_USE_MODULE(bosh);
@@ -76,6 +77,7 @@ typedef struct park_t {
     apr_os_sock_t client; /* the socket's own descriptor */
     apr_interval_time_t timeout;
     bosh_hold_t hold;
+    bosh_stay_t stay;
     apr_bucket_brigade *bb;
 } park_t;
 
@@ -185,29 +187,40 @@ void bosh_park_no_more(void)
     __atomic_store_n(&no_more, 1, __ATOMIC_RELEASE);
 }
 
+static bool stopping(void)
+{
+    return __atomic_load_n(&no_more, __ATOMIC_ACQUIRE) != 0;
+}
+
+/*
+ * Without our wrapper on the stack nobody would turn SUSPENDED into a state the MPM can get back from. A stream of
+ * HTTP/2, a subrequest, and the target of an internal redirect return to callers that do not know SUSPENDED;
+ * behind a clogging filter the MPM does not wait for the descriptor.
+ */
+bool bosh_park_allowed(const request_rec *r)
+{
+    conn_rec *c = r->connection;
+    const park_t *p = async ? park_of(c) : NULL;
+
+    return p != NULL && p->in_wrapper && !p->holding && ap_get_conn_socket(c) != NULL &&
+           c->cs != NULL && c->master == NULL && !c->clogging_input_filters && r->main == NULL &&
+           r->prev == NULL && timeout_of(r) >= MIN_TIMEOUT && !stopping();
+}
+
 bool bosh_park_possible(const request_rec *r)
 {
     conn_rec *c = r->connection;
-    park_t *p = async ? park_of(c) : NULL;
-    apr_socket_t *s = ap_get_conn_socket(c);
+    park_t *p = park_of(c);
     apr_os_sock_t client;
     apr_status_t rv;
 
-    /*
-     * Without our wrapper on the stack nobody would turn SUSPENDED into a state the MPM can get
-     * back from. A stream of HTTP/2, a subrequest, and the target of an internal redirect return to
-     * callers that do not know SUSPENDED; behind a clogging filter the MPM does not wait for the
-     * descriptor.
-     */
-    if (p == NULL || !p->in_wrapper || p->holding || s == NULL || c->cs == NULL ||
-        c->master != NULL || c->clogging_input_filters || r->main != NULL || r->prev != NULL ||
-        timeout_of(r) < MIN_TIMEOUT || __atomic_load_n(&no_more, __ATOMIC_ACQUIRE)) {
+    if (!bosh_park_allowed(r)) {
         return false;
     }
     if (p->epoll >= 0) {
         return true;
     }
-    rv = apr_os_sock_get(&client, s);
+    rv = apr_os_sock_get(&client, ap_get_conn_socket(c));
     if (rv == APR_SUCCESS) {
         rv = make_descriptors(p, c, client);
     }
@@ -230,6 +243,15 @@ void bosh_park_begin(const bosh_hold_t *h)
     p->trimmed = false;
     p->began = bosh_clock_now();
     p->timeout = timeout_of(h->r);
+}
+
+void bosh_park_note(const request_rec *r)
+{
+    park_t *p = async ? park_of(r->connection) : NULL;
+
+    if (p != NULL) {
+        p->stay.ours = true;
+    }
 }
 
 bosh_hold_t *bosh_park_find(const request_rec *r)
@@ -353,11 +375,31 @@ static void disowned(conn_rec *c, park_t *p)
 
 /* ---- hooks ---- */
 
+/* Lets the other modules process the connection. */
+static int process(conn_rec *c, park_t *p)
+{
+    int rc;
+
+    land(p); /* the MPM goes straight on to a pipelined request: no suspend hook in between */
+    p->in_wrapper = true;
+    p->stay.ours = false;
+    rc = ap_run_process_connection(c);
+    p->in_wrapper = false;
+    if (p->holding) {
+        if (c->cs->state == CONN_STATE_SUSPENDED) {
+            wait_again(c, p); /* a wake that has come meanwhile brings it back, with a look first */
+        } else {
+            disowned(c, p);
+        }
+    }
+    return rc;
+}
+
 /* Runs first and calls the whole hook again from inside, so that it sees what the others return. */
 static int process_connection(conn_rec *c)
 {
     park_t *p;
-    int rc;
+    int rc = OK;
 
     if (!async || c->master != NULL || c->cs == NULL) {
         return DECLINED;
@@ -371,21 +413,17 @@ static int process_connection(conn_rec *c)
     if (p->in_wrapper) {
         return DECLINED;
     }
+    bosh_stay_begin();
     if (p->holding) {
         resumed(c, p);
-        return OK;
+    } else {
+        rc = process(c, p);
     }
-    land(p); /* the MPM goes straight on to a pipelined request: no suspend hook in between */
-    p->in_wrapper = true;
-    rc = ap_run_process_connection(c);
-    p->in_wrapper = false;
-    if (p->holding) {
-        if (c->cs->state == CONN_STATE_SUSPENDED) {
-            wait_again(c, p); /* a wake that has come meanwhile brings it back, with a look first */
-        } else {
-            disowned(c, p);
-        }
+    if (!p->holding && rc == OK) {
+        land(p);
+        bosh_stay(c, &p->stay, stopping());
     }
+    bosh_stay_end();
     return rc;
 }
 

@@ -419,15 +419,12 @@ void bosh_waiter_landed(void)
     unlock();
 }
 
-/* A short wait leaves a third of those that may block to the others. */
-static bool may_block(bool briefly)
+static bool may_block(void)
 {
-    uint32_t most = table.cfg.max_blocked;
-
-    return most == 0 || table.blocked < (briefly ? most * 2 / 3 : most);
+    return table.cfg.max_blocked == 0 || table.blocked < table.cfg.max_blocked;
 }
 
-apr_status_t bosh_waiter_block(bosh_waiter_t w, bool briefly, int *fd)
+apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd)
 {
     apr_status_t rv = bosh_bell_take(fd);
     row_t *x;
@@ -440,7 +437,7 @@ apr_status_t bosh_waiter_block(bosh_waiter_t w, bool briefly, int *fd)
         return APR_EBUSY;
     }
     x = find(w);
-    if (x != NULL && may_block(briefly)) {
+    if (x != NULL && may_block()) {
         table.blocked++;
         x->hand = BLOCKED;
         x->fd = *fd;

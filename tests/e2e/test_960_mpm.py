@@ -2,6 +2,8 @@
 """Processes: the MPMs, several children, restart, stop, the death of a child, HTTP/2."""
 
 import gzip
+import json
+import re
 import shutil
 import subprocess
 import time
@@ -398,3 +400,68 @@ def test_B_006_compressed_over_http2(h2_server, stub):
     body = X.parse(gzip.decompress(packed))
     assert X.text_of(body.find(X.tag("message")), "body") == "over h2 " * 1000
     client.close()
+
+
+# ---- a worker that stays with a connection ----
+
+STATUS = '<Location "/bosh-status">\n  SetHandler bosh-status\n</Location>\n'
+
+
+def stays(server):
+    """(waits of workers for a client's next request, those in vain) of the only child."""
+    with_it = server.client()
+    child = with_it.request("GET", "/bosh-status?format=json")
+    with_it.close()
+    child = json.loads(child.body)["child"]
+    return child["stays"], child["stays_in_vain"]
+
+
+def reading(server):
+    """Workers that have a request of the endpoint: they write its answer, says httpd, from its headers on."""
+    with_it = server.client()
+    page = with_it.request("GET", "/server-status?auto").body.decode()
+    with_it.close()
+    return re.search(r"^Scoreboard: (.*)$", page, re.MULTILINE).group(1).count("W") - 1  # whoever asks
+
+
+def stranger(client, conn):
+    """A request on this connection that is answered at once: of no session."""
+    return client.post(f"<body xmlns='{X.NS_BOSH}' sid='{'0' * 32}' rid='1'/>", conn=conn).raw()
+
+
+def test_a_worker_stays_with_a_quick_client_and_not_with_a_slow_one(httpd):
+    server = httpd(children=1, threads=8, directives=STATUS, name="stay")
+    client = server.client()
+    conn = client.connect()
+    for _ in range(40):
+        assert stranger(client, conn).status == 200
+    worth, _ = stays(server)
+    assert worth >= 10, "39 were possible"
+    wait_for(lambda: stays(server)[1] >= 1, 5, "nothing comes any more")
+    before = stays(server)[1]
+    # Ten times as slow as a worker ever waits for. One answer is not waited after, then three.
+    for _ in range(5):
+        time.sleep(0.5)
+        stranger(client, conn)
+    wait_for(lambda: stays(server)[1] > before, 5, "the second was waited after")
+    assert stays(server) == (worth, before + 1)
+    client.close()
+    server.stop()
+
+
+def test_workers_are_left_to_others(httpd):
+    """Of eight workers two must be free, and here six read requests that never end."""
+    server = httpd(children=1, threads=8, directives=STATUS, name="spare")
+    client = server.client()
+    slow, quick = [client.connect() for _ in range(6)], client.connect()
+    for conn in slow:
+        conn.send(client.head(length=1000))
+    wait_for(lambda: reading(server) == 6, 5, "each slow client has a worker")
+    for _ in range(10):
+        assert stranger(client, quick).status == 200
+    assert stays(server) == (0, 0)
+    for conn in slow:
+        conn.rst()
+    wait_for(lambda: reading(server) == 0, 5, "the workers are free")
+    client.close()
+    server.stop()
