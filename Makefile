@@ -107,9 +107,10 @@ points:
 		CPPFLAGS='$(CPPFLAGS) -DBOSH_POINTS' all
 
 # --- unit tests and fuzzing: src/core alone; tests/unit/upstream has src/upstream too ------------
+# tests/unit/httpd has what of src/httpd needs no httpd.
 
 NAME ?=
-UNIT_SRC := $(sort $(wildcard $(addsuffix test_$(or $(NAME),*).c,tests/unit/ tests/unit/upstream/)))
+UNIT_SRC := $(sort $(wildcard $(addsuffix test_$(or $(NAME),*).c,tests/unit/ tests/unit/upstream/ tests/unit/httpd/)))
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
 UNIT_HELP := $(patsubst %.c,$(OBJ)/%.o,$(filter-out tests/unit/test_%,$(wildcard tests/unit/*.c)))
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -119,6 +120,7 @@ $(OBJ)/tests/unit/%.o: UNIT_CFLAGS = -Itests/unit $(check_cflags)
 
 .SECONDARY:
 $(filter $(BUILD)/unit/upstream/%,$(UNIT)): $(UPSTREAM_OBJ)
+$(filter $(BUILD)/unit/httpd/%,$(UNIT)): $(OBJ)/src/httpd/bosh_bell.o
 # The model kills sections of the lock at the points of bosh_point.h: it has a core of its own.
 MODEL_OBJ := $(patsubst %.c,$(OBJ)/points/%.o,$(CORE_SRC) $(wildcard tests/unit/model/*.c) tests/unit/test_model.c)
 $(BUILD)/unit/test_model: $(MODEL_OBJ)

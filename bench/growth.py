@@ -36,11 +36,12 @@ def files_of(pids):
 
 @functools.cache
 def files_each():
-    """Descriptors that httpd has open for one idle session."""
-    with Fleet(200, 1, rate=0, wait=60) as fleet:
+    """Descriptors that httpd has open for one idle session; of many, for its workers have some of their own."""
+    many = 1000
+    with Fleet(many, 1, rate=0, wait=60) as fleet:
         before = files_of(fleet.contender.processes())
         fleet.fill()
-        return round((files_of(fleet.contender.processes()) - before) / 200, 1)
+        return round((files_of(fleet.contender.processes()) - before) / many, 1)
 
 
 class Fleet:

@@ -5,7 +5,7 @@
  *
  * Event MPM with AP_MPMQ_CAN_WAITIO: the handler returns SUSPENDED, our process_connection wrapper
  * turns the connection into CONN_STATE_ASYNC_WAITIO, our suspend hook puts a per-connection epoll
- * descriptor (client socket + eventfd) in the place of the client's socket; see docs/DESIGN.md.
+ * descriptor in the place of the client's socket; see docs/DESIGN.md.
  * Elsewhere (worker, prefork, HTTP/2 streams, clogging input filters, BoshAsync Off) the worker
  * polls an eventfd and the client socket.
  *

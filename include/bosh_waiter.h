@@ -6,15 +6,16 @@
  * A waiter is in one of three hands; every function here says whose it is before and after:
  *
  *     WORKER   a worker thread has the request; a wake-up only leaves a flag for it to find
- *     PARKED   nobody has it; a wake-up writes its eventfd, which makes the MPM give it a worker
- *     BLOCKED  a worker sleeps in poll() on its eventfd
+ *     PARKED   nobody has it; a wake-up rings its bell, which makes the MPM give it a worker
+ *     BLOCKED  a worker sleeps in poll() on its bell
  *
  * Every function takes the table's mutex itself and holds it for no callback and no blocking call. The wake of a
- * single waiter writes its eventfd after the mutex is released.
+ * single waiter rings its bell after the mutex is released.
  */
 #ifndef BOSH_WAITER_H
 #define BOSH_WAITER_H
 
+#include "bosh_bell.h"
 #include "bosh_hold.h"
 
 /* What has been asked of a waiter since its worker last looked. */
@@ -23,7 +24,7 @@
 #define BOSH_ASKED_CLOCK 4U /* `due` has passed: a deadline, or time to re-arm; see the clock */
 
 typedef struct bosh_waiter_cfg_t {
-    uint32_t max_wakes; /* eventfds of parked waiters written and not yet given back; at least 1 */
+    uint32_t max_wakes;   /* parked waiters rung whose workers have not landed; at least 1 */
     uint32_t max_blocked; /* 0: no bound */
     void (*kick)(void *);
     void *kick_ctx;
@@ -51,14 +52,14 @@ bool bosh_waiter_free(bosh_waiter_t w);
 unsigned bosh_waiter_take(bosh_waiter_t w);
 
 /*
- * WORKER -> PARKED, from the suspend hook. From here on `fd` may be written at any moment, until
+ * WORKER -> PARKED, from the suspend hook. From here on the bell may be rung at any moment, until
  * bosh_waiter_unpark(); at once if something was asked meanwhile. due: when to ask CLOCK.
  */
-void bosh_waiter_park(bosh_waiter_t w, int fd, apr_time_t due);
+void bosh_waiter_park(bosh_waiter_t w, bosh_bell_t bell, apr_time_t due);
 
 /*
  * PARKED -> WORKER, from the resume hook, whatever the reason of the resume. After it nobody rings the
- * bell, but the loop may be late (bosh_bell.h). True: it was rung; the caller hushes it and owes a bosh_waiter_landed().
+ * bell, but the loop may be late (bosh_bell.h). True: it was rung; the caller owes a bosh_waiter_landed().
  */
 bool bosh_waiter_unpark(bosh_waiter_t w);
 

@@ -10,9 +10,10 @@
  *        --> readable: the MPM gives a worker --> resume hook: the socket's own descriptor is back
  *        --> our wrapper, called again: asks fn; answers and ends the request, or parks it again
  *
- * What stands in is an epoll descriptor with two entries, the client's socket and an eventfd. So
- * one poll by the MPM covers the wake (a write to the eventfd, by any thread), the hang-up and the
- * next request. Both are made at the connection's first hold and live as long as the connection.
+ * What stands in is an epoll descriptor with two entries, the client's socket and a bell. So one poll
+ * by the MPM covers the wake (the bell is rung, by any thread), the hang-up and the next request. It is
+ * made at the connection's first hold and lives as long as the connection; the bell is one of many
+ * connections, so it is the only descriptor that a hold costs.
  *
  * Why this is sound: the MPM polls the very apr_socket_t that ap_get_conn_socket() returns, and APR
  * reads the descriptor out of it when it is added and when it is removed. The suspend hook is the
@@ -73,7 +74,8 @@ typedef struct park_t {
     bool watch_input;
     bool trimmed;         /* during this hold */
     apr_time_t began;     /* the hold */
-    int epoll, wake;      /* -1 until the first hold */
+    int epoll;            /* -1 until the first hold */
+    int wake;             /* the bell in it, which is not ours alone; -1 likewise */
     apr_os_sock_t client; /* the socket's own descriptor */
     apr_interval_time_t timeout;
     bosh_hold_t hold;
@@ -103,7 +105,7 @@ static apr_status_t close_descriptors(void *data)
         close(p->epoll);
     }
     if (p->wake >= 0) {
-        bosh_bell_give(p->wake);
+        bosh_bell_leave(p->wake);
     }
     p->flying = false;
     p->epoll = p->wake = -1;
@@ -128,10 +130,7 @@ static apr_status_t make_descriptors(park_t *p, conn_rec *c, apr_os_sock_t clien
     if (p->epoll < 0) {
         return errno;
     }
-    rv = bosh_bell_take(&p->wake);
-    if (rv == APR_SUCCESS) {
-        rv = watch(p, EPOLL_CTL_ADD, p->wake, EPOLLIN);
-    }
+    rv = bosh_bell_join(p->epoll, &p->wake);
     if (rv == APR_SUCCESS) {
         rv = watch(p, EPOLL_CTL_ADD, client, EPOLLIN | EPOLLRDHUP);
     }
@@ -145,7 +144,7 @@ static apr_status_t make_descriptors(park_t *p, conn_rec *c, apr_os_sock_t clien
     return APR_SUCCESS;
 }
 
-/* What the client did while nobody looked. A bell that is still readable was rung late, for another waiter. */
+/* What the client did while nobody looked. Takes the report of both entries, by which the bell is disarmed. */
 static bosh_client_t look(park_t *p)
 {
     struct epoll_event ev[2];
@@ -153,9 +152,7 @@ static bosh_client_t look(park_t *p)
     int n = epoll_wait(p->epoll, ev, 2, 0);
 
     for (int i = 0; i < n; i++) {
-        if (ev[i].data.fd == p->wake) {
-            bosh_bell_hush(p->wake);
-        } else {
+        if (ev[i].data.fd != p->wake) {
             events |= ev[i].events;
         }
     }
@@ -228,7 +225,7 @@ bool bosh_park_possible(const request_rec *r)
         ap_log_rerror(
             APLOG_MARK, APLOG_WARNING, rv, r,
             "BH303: no descriptors to wait without a thread; the request blocks its worker. "
-            "Raise the limit of open files of httpd: a waiting client takes three (said once in "
+            "Raise the limit of open files of httpd: a session takes three (said once in "
             "a process)");
     }
     return rv == APR_SUCCESS;
@@ -449,7 +446,8 @@ static void suspend_connection(conn_rec *c, request_rec *r)
     if (!p->trimmed && p->began + OLD < due) {
         due = p->began + OLD;
     }
-    bosh_waiter_park(p->hold.w, p->wake, due < p->hold.deadline ? due : p->hold.deadline);
+    bosh_waiter_park(p->hold.w, (bosh_bell_t){.fd = p->wake, .set = p->epoll},
+                     due < p->hold.deadline ? due : p->hold.deadline);
 }
 
 static void resume_connection(conn_rec *c, request_rec *r)
@@ -464,7 +462,6 @@ static void resume_connection(conn_rec *c, request_rec *r)
     }
     if (bosh_waiter_unpark(p->hold.w)) {
         p->flying = true;
-        bosh_bell_hush(p->wake);
     }
     p->swapped = false;
     s = ap_get_conn_socket(c);

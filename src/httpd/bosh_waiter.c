@@ -13,14 +13,14 @@
  * Invariants, whenever the mutex is free:
  * - A row has its timer set or is on the queue only while PARKED; never both; neither once it is
  *   rung.
- * - `rung` means that the row's eventfd has been written and not been read. A parked row is written
+ * - `rung` means that the row's bell has been rung, and its worker has not come yet. A parked row is rung
  *   once.
  * - flying = parked rows that are rung + workers that have unparked a rung row and not landed yet.
  * - A PARKED or BLOCKED row with something asked is rung or queued: no wake can be lost.
  *
  * Why wakes are bounded: event shuts idle keep-alive connections down when all workers of a child
  * look busy, so waking thousands of requests at once would cost their clients a reconnect each. The
- * bound is on wakes between the write of the eventfd and the moment the worker is about to be free
+ * bound is on wakes between the ring of the bell and the moment the worker is about to be free
  * again.
  */
 #include "bosh_waiter.h"
@@ -28,7 +28,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "bosh_bell.h"
 #include "bosh_clock.h"
 #include "bosh_timer.h"
 
@@ -51,7 +50,7 @@ typedef struct row_t {
     bosh_timer_t timer; /* first: a timer is its row; set while PARKED and nobody has asked */
     uint32_t gen;
     uint32_t next, prev; /* FREE: the free list (next only). PARKED: the queue */
-    int fd;              /* PARKED: the connection's eventfd, BLOCKED: one of ours; else -1 */
+    bosh_bell_t bell; /* PARKED: that of its connection's set, BLOCKED: its worker's; else none */
     uint8_t hand;
     uint8_t asked; /* BOSH_ASKED_* */
     bool rung;
@@ -177,32 +176,28 @@ static bool may_fly(void)
 }
 
 /* Something was asked of x: sees to it that a worker comes. Returns the bell that the caller has to ring for
- * that, or -1. */
-static int summon(row_t *x)
+ * that, or none. */
+static bosh_bell_t summon(row_t *x)
 {
     if (x->rung || x->queued || (x->hand != PARKED && x->hand != BLOCKED)) {
-        return -1;
+        return BOSH_NO_BELL;
     }
     if (x->hand == PARKED) {
         bosh_timers_set(&table.timers, &x->timer, BOSH_NEVER);
         if (!may_fly()) {
             queue_add(x);
-            return -1;
+            return BOSH_NO_BELL;
         }
         table.flying++;
     }
     x->rung = true;
-    return x->fd;
+    return x->bell;
 }
 
 /* The same, all of it. A system call under the mutex: where one is not called for each stanza. */
 static void summon_now(row_t *x)
 {
-    int bell = summon(x);
-
-    if (bell >= 0) {
-        bosh_bell_ring(bell);
-    }
+    bosh_bell_ring(summon(x));
 }
 
 static void start_queued(void)
@@ -224,7 +219,7 @@ static void land(void)
     }
 }
 
-/* PARKED or BLOCKED -> WORKER. True: it was rung, the caller has an eventfd to empty. */
+/* PARKED or BLOCKED -> WORKER. True: it was rung. */
 static bool reclaim(row_t *x)
 {
     bool rung = x->rung;
@@ -232,7 +227,7 @@ static bool reclaim(row_t *x)
     bosh_timers_set(&table.timers, &x->timer, BOSH_NEVER);
     queue_remove(x);
     x->rung = false;
-    x->fd = -1;
+    x->bell = BOSH_NO_BELL;
     x->hand = WORKER;
     return rung;
 }
@@ -280,7 +275,6 @@ void bosh_waiter_close(void)
         return;
     }
     table.open = false;
-    bosh_bell_close_all();
     free(table.rows);
     bosh_timers_destroy(&table.timers);
     table.rows = NULL;
@@ -302,7 +296,7 @@ apr_status_t bosh_waiter_new(bosh_waiter_t *w)
         x = &table.rows[table.nrows++];
     }
     if (x != NULL) {
-        *x = (row_t){.gen = x->gen + 1, .fd = -1, .hand = WORKER};
+        *x = (row_t){.gen = x->gen + 1, .bell = BOSH_NO_BELL, .hand = WORKER};
         if (x->gen == 0) {
             x->gen = 1; /* 0 is nobody's: a name of zeros names nothing */
         }
@@ -315,7 +309,7 @@ apr_status_t bosh_waiter_new(bosh_waiter_t *w)
 
 static void unblock(row_t *x)
 {
-    bosh_bell_give(x->fd);
+    bosh_bell_give(x->bell.fd);
     table.blocked--;
 }
 
@@ -369,7 +363,7 @@ unsigned bosh_waiter_take(bosh_waiter_t w)
     return asked;
 }
 
-void bosh_waiter_park(bosh_waiter_t w, int fd, apr_time_t due)
+void bosh_waiter_park(bosh_waiter_t w, bosh_bell_t bell, apr_time_t due)
 {
     row_t *x;
 
@@ -379,7 +373,7 @@ void bosh_waiter_park(bosh_waiter_t w, int fd, apr_time_t due)
     x = find(w);
     if (x != NULL) {
         x->hand = PARKED;
-        x->fd = fd;
+        x->bell = bell;
         if (!x->async) {
             x->async = true;
             table.async++;
@@ -440,7 +434,7 @@ apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd)
     if (x != NULL && may_block()) {
         table.blocked++;
         x->hand = BLOCKED;
-        x->fd = *fd;
+        x->bell = (bosh_bell_t){.fd = *fd, .set = -1};
         if (x->asked || (table.stopping && !x->told_stop)) {
             summon_now(x);
         }
@@ -473,7 +467,7 @@ void bosh_waiter_unblock(bosh_waiter_t w)
 
 void bosh_hold_wake(uint32_t id, uint32_t gen)
 {
-    int bell = -1;
+    bosh_bell_t bell = BOSH_NO_BELL;
     row_t *x;
 
     if (!lock()) {
@@ -485,9 +479,7 @@ void bosh_hold_wake(uint32_t id, uint32_t gen)
         bell = summon(x);
     }
     unlock();
-    if (bell >= 0) { /* now: whoever wakes up wants the mutex next */
-        bosh_bell_ring(bell);
-    }
+    bosh_bell_ring(bell); /* now: whoever wakes up wants the mutex next */
 }
 
 /* Everyone that waits is asked `what` and gets a worker; those in a worker's hand will find it. */
@@ -530,7 +522,6 @@ apr_time_t bosh_hold_next_deadline(void)
     apr_time_t next = bosh_clock_now() + HORIZON;
     const bosh_timer_t *first;
 
-    bosh_bell_trim();
     if (!lock()) {
         return BOSH_NEVER;
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many sessions: holding costs no thread, and a plain page is served meanwhile."""
 
+import json
 import statistics
 import time
 
@@ -64,6 +65,10 @@ def plain_page(client, n=100):
     return times
 
 
+def child_status(client):
+    return json.loads(client.request("GET", "/bosh-status?format=json").body)["child"]
+
+
 @pytest.mark.limit(150)
 def test_a_thousand_sessions_logged_in_and_held(client, server, stub, threads_before):
     sessions = log_in_all(client)
@@ -96,6 +101,27 @@ def test_a_thousand_sessions_logged_in_and_held(client, server, stub, threads_be
     stub.wait(lambda: not stub.live(), 20, "all streams are closed")
     if not VALGRIND:
         assert {pid: server.threads_of(pid) for pid in server.children()} == threads_before
+
+
+@pytest.mark.skipif(VALGRIND, reason="too slow for as many sessions as this is about")
+@pytest.mark.limit(120)
+def test_what_a_session_costs_its_child_in_descriptors(httpd, stub):
+    """Three: the connection, what stands in for it while a request waits, and the stream. More than 500 in one child, which
+    is as many as the kernel lets share what wakes them."""
+    server = httpd(children=1, upstreams=[stub.upstream()], directives="BoshPolling 0\n", log_level="info",
+                   vhost='<Location "/bosh-status">\n  SetHandler bosh-status\n</Location>\n')
+    client, n = server.client(), 600
+    before = server.fds()
+    for answer in in_batches(list(range(n)), lambda i: client.new_async(wait=50)):
+        client.session(answer.exchange)
+    streams = [stub.accept() for _ in range(n)]
+    held = [s.send_next() for s in client.sessions]
+    wait_for(lambda: child_status(client)["held_async"] == n, 10, "all of them wait without a thread")
+    assert server.fds() - before < 3.25 * n
+    for stream in streams:
+        stream.send_message("x")
+    assert [x.answer(20).texts() for x in held] == [["x"]] * n
+    client.close()
 
 
 @pytest.mark.limit(120)
