@@ -36,6 +36,7 @@
 #include "bosh_sizes.h"
 #include "bosh_status.h"
 #include "bosh_upstream.h"
+#include "bosh_whole.h"
 #include "bosh_xml.h"
 
 #define RETAINED_KEY "mod_bosh:retained"
@@ -430,6 +431,7 @@ static void register_hooks(apr_pool_t *p)
 {
     bosh_hold_register(p);
     bosh_map_register();
+    bosh_whole_register();
     bosh_status_register(p);
     ap_hook_pre_config(pre_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_config(check_config, NULL, NULL, APR_HOOK_MIDDLE);

@@ -14,6 +14,7 @@
 #include "bosh_body.h"
 #include "bosh_pack.h"
 #include "bosh_script.h"
+#include "bosh_whole.h"
 
 #define DEFAULT_CONTENT "text/xml; charset=utf-8"
 #define SCRIPT_CONTENT  "text/javascript; charset=utf-8"
@@ -67,6 +68,7 @@ static int send_bucket(request_rec *r, int status, const char *type, apr_bucket 
         APR_BRIGADE_INSERT_TAIL(bb, data);
     }
     APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(bb->bucket_alloc));
+    bosh_whole_begin(r);
     ap_pass_brigade(r->output_filters, bb);
     return OK; /* an error here means that the client has gone; the answer waits for its resend */
 }
