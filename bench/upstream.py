@@ -30,7 +30,7 @@ from restart import Run, Table, anon_kb, ms, size  # noqa: E402
 from stub import StubServer  # noqa: E402
 
 HTTPD = {"children": 3, "threads": 32}
-CHUNK = 1024  # bytes of shared memory that a chunk takes
+CHUNK = 512  # bytes of shared memory that a chunk takes
 QUEUE = 4 * 1024 * 1024  # BoshQueueSize
 PIECE = 16 * 1024  # of the flood
 LONG = 3600  # seconds: windows end with their report

@@ -17,9 +17,9 @@
 #include "bosh_queue.h"
 
 #define BOSH_ARENA_MAGIC  UINT64_C(0x626f73686172656e) /* "bosharen" */
-#define BOSH_ARENA_LAYOUT 12u /* raise with every change of a struct below */
+#define BOSH_ARENA_LAYOUT 13u /* raise with every change of a struct below */
 
-#define BOSH_CHUNK_SIZE 1024
+#define BOSH_CHUNK_SIZE 512
 #define BOSH_CHUNK_DATA (BOSH_CHUNK_SIZE - 12)
 #define BOSH_MAILBOX                                                                               \
     1024 /* messages a peer can have waiting; more: it looks at everything it has */
@@ -142,7 +142,7 @@ typedef enum bosh_phase_t {
 
 #define BOSH_LINK_MAILED     0x01u /* a message about it waits in the owner's mailbox */
 #define BOSH_LINK_STALLED    0x02u /* the owner stopped reading: `up` is full or no chunks */
-#define BOSH_LINK_HAS_HEADER 0x04u /* id, from, lang are known */
+#define BOSH_LINK_HAS_HEADER 0x04u /* lang and, until it has been told, hello are known */
 #define BOSH_LINK_ERROR      0x08u /* the last item of `up` is a stream error */
 #define BOSH_LINK_TRANSIT                                                                          \
     0x10u /* given to `owner`, which has not taken the socket yet: see bosh_handover.h */
@@ -154,12 +154,8 @@ typedef enum bosh_phase_t {
 
 /* The arena's half of an upstream stream: all that must outlive its owner. */
 typedef struct bosh_link_t {
-    /* What the server's header says: written whole, and before HAS_HEADER is set. */
-    char id[BOSH_MAX_STREAMID + 1];
-    char from[BOSH_MAX_DOMAIN + 1];
-    char lang[BOSH_MAX_LANG + 1];
-    char version[8];
-    uint32_t owner;    /* peer whose loop has the socket and the session's timers */
+    char lang[BOSH_MAX_LANG + 1]; /* the server's header's */
+    uint32_t owner;               /* peer whose loop has the socket and the session's timers */
     uint32_t giver;    /* with TRANSIT: the peer that has it still; 0: that one is dead */
     uint32_t transfer; /* serial of the last hand-over */
     uint16_t upstream; /* row in the owner's table of BoshUpstream lines, or BOSH_ROW_UNKNOWN */
@@ -174,6 +170,7 @@ typedef struct bosh_link_t {
     bosh_queue_t up;    /* to the client: STANZA, SASL, FEATURES, ERROR */
     bosh_bytes_t raw;   /* read from the server since the last element boundary */
     bosh_bytes_t prime; /* the server's header for a later parser; empty: the default prime */
+    bosh_bytes_t hello; /* HAS_HEADER, not yet ANNOUNCED: its id, from, version, each with NUL */
     uint32_t up_single; /* items in `up` that travel alone in their body: FEATURES, SASL */
 } bosh_link_t;
 

@@ -160,6 +160,7 @@ static void fill_attributes(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
 {
     const bosh_link_t *link = &st->link;
     bool over = (ans->flags & BOSH_ANS_TERMINATE) != 0;
+    size_t n;
 
     if ((slot->flags & BOSH_SLOT_CREATION) && !over) {
         ans->flags |= BOSH_ANS_CREATION;
@@ -176,9 +177,10 @@ static void fill_attributes(bosh_arena_t *a, apr_time_t now, bosh_session_t *s,
     }
     if ((link->flags & BOSH_LINK_HAS_HEADER) && !(st->flags & BOSH_SESS_ANNOUNCED) && !over) {
         ans->flags |= BOSH_ANS_ANNOUNCE; /* B-075: as soon as known */
-        ans->from = link->from[0] != '\0' ? link->from : st->to;
-        ans->authid = link->id;
-        ans->xmpp_version = link->version;
+        ans->authid = bosh_bytes_run(a, &link->hello, 0, &n);
+        ans->from = ans->authid + strlen(ans->authid) + 1;
+        ans->xmpp_version = ans->from + strlen(ans->from) + 1;
+        ans->from = ans->from[0] != '\0' ? ans->from : st->to;
     }
     if (payload) {
         ans->lang = link->lang; /* the scope the server's stanzas were written in */
@@ -229,6 +231,7 @@ static bool print_answer(bosh_arena_t *a, apr_time_t now, bosh_session_t *s, bos
     }
     if (ans.flags & BOSH_ANS_ANNOUNCE) {
         st->flags |= BOSH_SESS_ANNOUNCED;
+        bosh_bytes_clear(a, &st->link.hello);
     }
     if (ans.stream != NULL && st->root != 0) {
         st->flags |= BOSH_SESS_NAMED;

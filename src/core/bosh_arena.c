@@ -361,6 +361,7 @@ static void free_chunks(bosh_arena_t *a, bosh_session_t *s)
     bosh_queue_clear(a, &s->link.up);
     bosh_bytes_clear(a, &s->link.raw);
     bosh_bytes_clear(a, &s->link.prime);
+    bosh_bytes_clear(a, &s->link.hello);
     bosh_bytes_clear(a, &s->part);
     for (uint32_t i = 0; i < a->h->sizes.slots; i++) {
         bosh_queue_clear(a, &s->slots[i].payload);
@@ -456,7 +457,7 @@ const char *bosh_arena_each_string(bosh_arena_t *a, const bosh_session_t *s,
 
     if ((why = visit(a, &link->down.b)) != NULL || (why = visit(a, &link->up.b)) != NULL ||
         (why = visit(a, &link->raw)) != NULL || (why = visit(a, &link->prime)) != NULL ||
-        (why = visit(a, &s->part)) != NULL) {
+        (why = visit(a, &link->hello)) != NULL || (why = visit(a, &s->part)) != NULL) {
         return why;
     }
     for (uint32_t i = 0; i < a->h->sizes.slots; i++) {

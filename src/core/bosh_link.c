@@ -50,15 +50,39 @@ size_t bosh_session_print_restart(const bosh_session_t *s, const bosh_req_t *req
                         req->xmpp_version != NULL ? req->xmpp_version : s->xmpp_version);
 }
 
-/* Keeps a server's string if it fits: a cut one would be a wrong one. */
-static void keep_text(char *dst, size_t size, const char *src)
+/* A server's string with its NUL, empty unless it fits: a cut one would be a wrong one. Returns the bytes. */
+static size_t keep_text(char *dst, size_t size, const char *src)
 {
     size_t n = src != NULL ? strlen(src) : 0;
 
-    memset(dst, 0, size);
-    if (n > 0 && n < size) {
+    if (n >= size) {
+        n = 0;
+    }
+    if (n > 0) {
         memcpy(dst, src, n);
     }
+    dst[n] = '\0';
+    return n + 1;
+}
+
+/* What the client is to be told of the header, once. All or nothing. */
+static apr_status_t keep_hello(bosh_arena_t *a, bosh_link_t *link, const bosh_split_header_t *hdr)
+{
+    enum { ID = BOSH_MAX_STREAMID + 1, FROM = BOSH_MAX_DOMAIN + 1, VERSION = 8 };
+    char text[ID + FROM + VERSION];
+    bosh_bytes_t hello = {0};
+    size_t n = keep_text(text, ID, hdr->id);
+    apr_status_t rv;
+
+    _Static_assert(sizeof(text) <= BOSH_CHUNK_DATA, "it is read as one piece");
+    n += keep_text(text + n, FROM, hdr->from);
+    n += keep_text(text + n, VERSION, hdr->version);
+    rv = bosh_bytes_append(a, &hello, text, n, BOSH_PRIO_INPUT);
+    if (rv == APR_SUCCESS) {
+        bosh_bytes_clear(a, &link->hello);
+        link->hello = hello;
+    }
+    return rv;
 }
 
 static apr_status_t take_header(bosh_arena_t *a, bosh_session_t *s, const bosh_split_header_t *hdr)
@@ -70,10 +94,10 @@ static apr_status_t take_header(bosh_arena_t *a, bosh_session_t *s, const bosh_s
                                                 BOSH_PRIO_INPUT) != APR_SUCCESS) {
         return APR_ENOMEM;
     }
-    keep_text(link->id, sizeof(link->id), hdr->id);
-    keep_text(link->from, sizeof(link->from), hdr->from);
+    if (!(s->flags & BOSH_SESS_ANNOUNCED) && keep_hello(a, link, hdr) != APR_SUCCESS) {
+        return APR_ENOMEM;
+    }
     keep_text(link->lang, sizeof(link->lang), hdr->lang);
-    keep_text(link->version, sizeof(link->version), hdr->version);
     link->flags |= BOSH_LINK_HAS_HEADER;
     /* a server from before XMPP 1.0 names no version and sends no features. */
     link->phase = hdr->version == NULL ? BOSH_LINK_OPEN : BOSH_LINK_FEATURES;

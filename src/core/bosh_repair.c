@@ -157,6 +157,7 @@ static const char *check_session(bosh_arena_t *a, const bosh_session_t *s)
         (why = check_queue(a, &s->link.up)) != NULL ||
         (why = check_bytes(a, &s->link.raw)) != NULL ||
         (why = check_bytes(a, &s->link.prime)) != NULL ||
+        (why = check_bytes(a, &s->link.hello)) != NULL ||
         (why = check_bytes(a, &s->part)) != NULL) {
         return why;
     }

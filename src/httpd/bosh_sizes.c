@@ -9,8 +9,8 @@
 #include "bosh_config.h"
 
 /* Chunks provided for each session when BoshMemory does not say: payload on its way, kept answers. */
-#define CHUNKS_PER_SESSION 8
-#define CHUNKS_LEAST       16384
+#define CHUNKS_PER_SESSION 16
+#define CHUNKS_LEAST       32768
 
 /* The power of two that keeps answers and open requests of the largest window apart (bosh_window.c). */
 static uint32_t slots_for(unsigned requests)

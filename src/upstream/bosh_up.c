@@ -18,8 +18,9 @@
 #include "bosh_point.h"
 #include "bosh_tls.h"
 
-#define FIRST_READ 2048 /* most reads find one small stanza: do not take chunks for more */
-#define MAX_RUNS   24
+#define FIRST_READ                                                                                 \
+    (3 * BOSH_CHUNK_DATA) /* most reads find one small stanza: do not take chunks for more */
+#define MAX_RUNS (BOSH_IO_SIZE / BOSH_CHUNK_DATA + 2)
 
 /* ---- parsing ---- */
 

@@ -169,10 +169,12 @@ START_TEST(test_X_030_features_later)
     ck_assert(!contains(c, "authid="));
     d = req(1001, "", "");
     server_header("id='late' from='example.com' version='1.0'");
+    ck_assert_uint_gt(session()->link.hello.len, 0);
     server("<stream:features/>");
     ck_assert(contains(d, "authid='late'"));
     ck_assert(contains(d, "<stream:features"));
     ck_assert(!contains(d, "sid="));
+    ck_assert_uint_eq(session()->link.hello.len, 0); /* said once, and kept no longer */
 }
 END_TEST
 
@@ -414,18 +416,18 @@ END_TEST
 
 START_TEST(test_a_full_arena_can_be_emptied)
 {
-    bosh_ix taken[800];
+    bosh_ix taken[1600];
     char *big = malloc(10000);
     size_t got = 0, put = 0, ntaken = 0;
     int c;
 
     env_close();
-    env_open_sized(8, 800);
+    env_open_sized(8, 1600);
     E->lim.queue_size = 4 << 20;
     open_session("");
     snprintf(big, 10000, M("%09000d"), 1);
     while (bosh_session_may_read(&E->a, session(), &E->lim) &&
-           bosh_arena_room(&E->a, 24, BOSH_PRIO_INPUT)) {
+           bosh_arena_room(&E->a, 24 * 1024 / BOSH_CHUNK_SIZE, BOSH_PRIO_INPUT)) {
         server(big);
         put++;
     }
@@ -1345,6 +1347,7 @@ START_TEST(test_X_040_restart)
     ck_assert(contains(c, "<bind")); /* rows: X-044 */
     ck_assert(!contains(c, "authid="));
     ck_assert(!contains(c, "sid=")); /* rows: X-045 */
+    ck_assert_uint_eq(session()->link.hello.len, 0);
 }
 END_TEST
 
