@@ -54,6 +54,20 @@ typedef enum bosh_hold_next_t { BOSH_HOLD_DONE, BOSH_HOLD_AGAIN } bosh_hold_next
 typedef bosh_hold_next_t bosh_hold_fn(request_rec *r, void *baton, bosh_why_t why,
                                       apr_time_t *deadline, int *result);
 
+/*
+ * The same, called instead of fn for a wake of a parked request, on the thread that wakes it: the loop, or a worker
+ * in its place. DONE: a small answer was written to r->output_filters; fn is never called again, and r ends later. AGAIN:
+ * as above. LATER: fn will be called, on a worker, for this or a better reason. It must not wait for anything.
+ */
+typedef enum bosh_hold_spot_t { BOSH_SPOT_DONE, BOSH_SPOT_AGAIN, BOSH_SPOT_LATER } bosh_hold_spot_t;
+typedef bosh_hold_spot_t bosh_hold_spot_fn(request_rec *r, void *baton, apr_time_t *deadline);
+
+/* What a request waits with. Lives as long as the process. */
+typedef struct bosh_hold_calls_t {
+    bosh_hold_fn *fn;
+    bosh_hold_spot_fn *on_the_spot;
+} bosh_hold_calls_t;
+
 /* Hooks process_connection, suspend_connection, resume_connection and pre_close_connection, and
  * takes the module's slot in conn_rec's conn_config. register_hooks time. */
 void bosh_hold_register(apr_pool_t *p);
@@ -79,7 +93,7 @@ apr_status_t bosh_hold_new(request_rec *r, bosh_waiter_t *w);
 void bosh_hold_free(bosh_waiter_t w);
 
 /*
- * Waits until woken, `deadline`, hang-up, more input, or stop; then fn(r, baton, why, ...), again
+ * Waits until woken, `deadline`, hang-up, more input, or stop; then calls->fn(r, baton, why, ...), again
  * and again until it returns DONE. baton must live as long as r. Returns what the handler shall
  * return: SUSPENDED (thread-less; r belongs to others from then on), or fn's result after blocking.
  * The waiter is freed inside. The request's body must have been read to its end: what is left of it
@@ -87,7 +101,7 @@ void bosh_hold_free(bosh_waiter_t w);
  * moment itself, which is cheaper, as long as that turns out to be true and there are workers enough.
  */
 int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bool soon,
-                   bosh_hold_fn *fn, void *baton);
+                   const bosh_hold_calls_t *calls, void *baton);
 
 /* Loop thread (any thread will do): the named waiter gets a worker soon. Unknown or old names:
  * ignored. At most max_wakes are under way at once; the others follow as those finish. Never

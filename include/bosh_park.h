@@ -22,9 +22,10 @@ typedef struct bosh_hold_t {
     request_rec *r;
     bosh_waiter_t w;
     apr_time_t deadline;
-    bosh_hold_fn *fn;
+    const bosh_hold_calls_t *calls;
     void *baton;
     bool told_more; /* fn knows of the next request and goes on waiting: input means nothing now */
+    bool answered;  /* on the spot: only its end is left to do */
 } bosh_hold_t;
 
 /* register_hooks and child_init. */
@@ -51,6 +52,9 @@ bosh_hold_t *bosh_park_find(const request_rec *r);
 
 /* Forgets a hold whose request somebody else ends. Worker, or a pool cleanup. */
 void bosh_park_forget(const request_rec *r);
+
+/* A seized waiter's: answers it if that can be done here. The thread that has seized it. */
+bosh_seized_t bosh_park_on_the_spot(void *parked, apr_time_t *due);
 
 /* ---- bosh_hold.c, for bosh_park.c ---- */
 

@@ -3,10 +3,11 @@
  * bosh_waiter: the table of a child's waiting requests. Internal to bosh_hold.c and bosh_park.c;
  * what other files may call of it is declared in bosh_hold.h.
  *
- * A waiter is in one of three hands; every function here says whose it is before and after:
+ * A waiter is in one of four hands; every function here says whose it is before and after:
  *
  *     WORKER   a worker thread has the request; a wake-up only leaves a flag for it to find
  *     PARKED   nobody has it; a wake-up rings its bell, which makes the MPM give it a worker
+ *     SEIZED   parked, and the thread that wakes it answers it on the spot; others wait for that
  *     BLOCKED  a worker sleeps in poll() on its bell
  *
  * Every function takes the table's mutex itself and holds it for no callback and no blocking call. The wake of a
@@ -53,9 +54,26 @@ unsigned bosh_waiter_take(bosh_waiter_t w);
 
 /*
  * WORKER -> PARKED, from the suspend hook. From here on the bell may be rung at any moment, until
- * bosh_waiter_unpark(); at once if something was asked meanwhile. due: when to ask CLOCK.
+ * bosh_waiter_unpark(); at once if something was asked meanwhile. due: when to ask CLOCK. parked: what
+ * bosh_waiter_seize() returns; NULL: it is not to be seized.
  */
-void bosh_waiter_park(bosh_waiter_t w, bosh_bell_t bell, apr_time_t due);
+void bosh_waiter_park(bosh_waiter_t w, bosh_bell_t bell, apr_time_t due, void *parked);
+
+/*
+ * A wake. PARKED -> SEIZED, if it may be and nothing else has been asked of it: its `parked`; the caller does
+ * something about it, without waiting for anything, and calls release(). Else NULL, and a worker
+ * comes or finds the flag. Any thread.
+ */
+void *bosh_waiter_seize(bosh_waiter_t w);
+
+typedef enum bosh_seized_t {
+    BOSH_SEIZED_WAITS,    /* for the next wake, or until `due` */
+    BOSH_SEIZED_ANSWERED, /* and shall have a worker at `due`; it counts as waiting no longer */
+    BOSH_SEIZED_FOR_WORKER
+} bosh_seized_t;
+
+/* SEIZED -> PARKED. */
+void bosh_waiter_release(bosh_waiter_t w, bosh_seized_t what, apr_time_t due);
 
 /*
  * PARKED -> WORKER, from the resume hook, whatever the reason of the resume. After it nobody rings the

@@ -8,10 +8,18 @@
 
 #include "httpd.h"
 
+#include <http_core.h>
+#include <util_filter.h>
+
 /* Registers the output filter. register_hooks time. */
 void bosh_whole_register(void);
 
-/* The response that is about to be passed to r->output_filters. Worker thread. */
+/* The response that is about to be passed to r->output_filters. Whoever has the request. */
 void bosh_whole_begin(request_rec *r);
+
+/* The last filter of a connection's output, and what it writes with: NULL if it is not the core's. Whoever has the
+ * connection. */
+ap_filter_t *bosh_whole_last(const conn_rec *c);
+core_net_rec *bosh_whole_net(conn_rec *c);
 
 #endif

@@ -29,6 +29,7 @@
 
 #include "bosh_bell.h"
 #include "bosh_clock.h"
+#include "bosh_spot.h"
 #include "bosh_stay.h"
 
 APLOG_USE_MODULE(bosh);
@@ -85,8 +86,8 @@ static apr_status_t request_dies(void *data)
         h = *found;
     }
     bosh_park_forget(will->r);
-    if (bosh_waiter_free(will->w) && found != NULL) {
-        h.fn(h.r, h.baton, BOSH_WHY_GONE, &deadline, &result);
+    if (bosh_waiter_free(will->w) && found != NULL && !h.answered) {
+        h.calls->fn(h.r, h.baton, BOSH_WHY_GONE, &deadline, &result);
     }
     return APR_SUCCESS;
 }
@@ -143,7 +144,8 @@ static bool done(bosh_hold_t *h, bosh_why_t why, int *result)
     apr_time_t deadline = BOSH_NEVER;
 
     *result = OK;
-    if (h->fn(h->r, h->baton, why, &deadline, result) == BOSH_HOLD_DONE || why == BOSH_WHY_GONE) {
+    if (h->calls->fn(h->r, h->baton, why, &deadline, result) == BOSH_HOLD_DONE ||
+        why == BOSH_WHY_GONE) {
         return true;
     }
     h->deadline = deadline;
@@ -364,9 +366,9 @@ static bool hung_up(conn_rec *c)
 /* ---- the contract ---- */
 
 int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bool soon,
-                   bosh_hold_fn *fn, void *baton)
+                   const bosh_hold_calls_t *calls, void *baton)
 {
-    bosh_hold_t h = {.r = r, .w = w, .deadline = deadline, .fn = fn, .baton = baton};
+    bosh_hold_t h = {.r = r, .w = w, .deadline = deadline, .calls = calls, .baton = baton};
     conn_rec *c = r->connection;
     apr_bucket_brigade *bb = apr_brigade_create(r->pool, c->bucket_alloc);
     bosh_client_t client = c->aborted ? BOSH_CLIENT_GONE : BOSH_CLIENT_QUIET;
@@ -395,6 +397,18 @@ int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bool so
         return SUSPENDED;
     }
     return wait_blocked(&h, bb);
+}
+
+void bosh_hold_wake(uint32_t id, uint32_t gen)
+{
+    bosh_waiter_t w = {id, gen};
+    void *parked = bosh_waiter_seize(w);
+    apr_time_t due = BOSH_NEVER;
+
+    if (parked != NULL) {
+        bosh_seized_t what = bosh_park_on_the_spot(parked, &due);
+        bosh_waiter_release(w, what, due);
+    }
 }
 
 void bosh_hold_block(void)
@@ -442,6 +456,9 @@ apr_status_t bosh_hold_child_init(apr_pool_t *pchild, server_rec *s, bool async,
     ap_mpm_query(AP_MPMQ_MAX_THREADS, &workers);
     bosh_stay_child_init(workers);
     bosh_park_child_init(async);
+    if (async && bosh_spot_child_init(pchild) != APR_SUCCESS) {
+        return APR_ENOMEM;
+    }
     ap_log_error(APLOG_MARK, APLOG_DEBUG, 0, s, "held requests %s",
                  async ? "wait without a thread" : "block a worker each");
     return APR_SUCCESS;

@@ -44,6 +44,7 @@
 
 #include "bosh_bell.h"
 #include "bosh_clock.h"
+#include "bosh_spot.h"
 #include "bosh_stay.h"
 
 extern module AP_MODULE_DECLARE_DATA bosh_module;
@@ -60,6 +61,9 @@ APLOG_USE_MODULE(bosh);
  * connection needs a third of the memory that it has come to. Each time costs a wake and some 100 us. */
 #define OLD apr_time_from_sec(3)
 
+/* A request that was answered on the spot ends when the next one comes on its connection, or after so long. */
+#define END_AFTER apr_time_from_sec(1)
+
 /* Blocks of a connection's allocator: what headers, body and answer of its requests have needed beyond what a
  * waiting request occupies. */
 #define BLOCK      (8192 - APR_MEMNODE_T_SIZE)
@@ -72,8 +76,10 @@ typedef struct park_t {
     bool swapped;
     bool flying; /* a wake of this connection has not landed yet */
     bool watch_input;
+    bool spot;            /* this hold may be answered on the spot */
     bool trimmed;         /* during this hold */
     apr_time_t began;     /* the hold */
+    apr_time_t rearm;     /* when the MPM must see it again, at the latest */
     int epoll;            /* -1 until the first hold */
     int wake;             /* the bell in it, which is not ours alone; -1 likewise */
     apr_os_sock_t client; /* the socket's own descriptor */
@@ -240,6 +246,7 @@ void bosh_park_begin(const bosh_hold_t *h)
     p->trimmed = false;
     p->began = bosh_clock_now();
     p->timeout = timeout_of(h->r);
+    p->spot = bosh_spot_possible(h->r);
 }
 
 void bosh_park_note(const request_rec *r)
@@ -294,6 +301,21 @@ static void end_request(conn_rec *c, park_t *p, bosh_why_t why, int result)
     }
 }
 
+/* The rest of what bosh_park_on_the_spot() has begun. */
+static bool end_answered(conn_rec *c, park_t *p)
+{
+    if (!p->hold.answered) {
+        return false;
+    }
+    if (p->flying) {
+        (void)look(p); /* disarms the bell */
+    }
+    bosh_waiter_free(p->hold.w);
+    p->stay.ours = false; /* either its client has sent the next request, or it takes its time */
+    end_request(c, p, BOSH_WHY_WAKE, OK);
+    return true;
+}
+
 /* Leaves the connection to the MPM until somebody comes. */
 static void wait_again(conn_rec *c, park_t *p)
 {
@@ -339,6 +361,9 @@ static void resumed(conn_rec *c, park_t *p)
     if (ap_extended_status) {
         ap_time_process_request(c->sbh, START_PREQUEST);
     }
+    if (end_answered(c, p)) {
+        return;
+    }
     if (bosh_hold_ask(&p->hold, look(p), &why, &result)) {
         end_request(c, p, why, result);
         return;
@@ -366,7 +391,7 @@ static void disowned(conn_rec *c, park_t *p)
                   "Set BoshAsync off",
                   (int)c->cs->state);
     if (bosh_waiter_free(h.w)) {
-        h.fn(h.r, h.baton, BOSH_WHY_GONE, &deadline, &result);
+        h.calls->fn(h.r, h.baton, BOSH_WHY_GONE, &deadline, &result);
     }
 }
 
@@ -446,8 +471,38 @@ static void suspend_connection(conn_rec *c, request_rec *r)
     if (!p->trimmed && p->began + OLD < due) {
         due = p->began + OLD;
     }
+    p->rearm = due;
     bosh_waiter_park(p->hold.w, (bosh_bell_t){.fd = p->wake, .set = p->epoll},
-                     due < p->hold.deadline ? due : p->hold.deadline);
+                     due < p->hold.deadline ? due : p->hold.deadline, p->spot ? p : NULL);
+}
+
+bosh_seized_t bosh_park_on_the_spot(void *parked, apr_time_t *due)
+{
+    park_t *p = parked;
+    request_rec *r = p->hold.r;
+    bosh_hold_spot_t next;
+    bool stays;
+
+    if (!bosh_spot_begin(r, p->client)) {
+        return BOSH_SEIZED_FOR_WORKER;
+    }
+    next = p->hold.calls->on_the_spot(r, p->hold.baton, &p->hold.deadline);
+    stays = bosh_spot_end(r, next == BOSH_SPOT_DONE);
+    switch (next) {
+    case BOSH_SPOT_DONE:
+        p->hold.answered = true;
+        *due = bosh_clock_now() + END_AFTER;
+        if (p->rearm < *due) {
+            *due = p->rearm;
+        }
+        return stays && !p->hold.told_more ? BOSH_SEIZED_ANSWERED : BOSH_SEIZED_FOR_WORKER;
+    case BOSH_SPOT_AGAIN:
+        *due = p->rearm < p->hold.deadline ? p->rearm : p->hold.deadline;
+        return BOSH_SEIZED_WAITS;
+    case BOSH_SPOT_LATER:
+        break;
+    }
+    return BOSH_SEIZED_FOR_WORKER;
 }
 
 static void resume_connection(conn_rec *c, request_rec *r)
@@ -484,7 +539,7 @@ static int pre_close_connection(conn_rec *c)
     bosh_why_t why;
     int result;
 
-    if (p != NULL && p->holding && c->cs != NULL &&
+    if (p != NULL && p->holding && c->cs != NULL && !end_answered(c, p) &&
         bosh_hold_ask(&p->hold, BOSH_CLIENT_GONE, &why, &result)) {
         end_request(c, p, why, result);
     }

@@ -11,7 +11,6 @@
 
 #include <string.h>
 
-#include <apr_lib.h>
 #include <apr_strings.h>
 #include <http_core.h>
 #include <http_log.h>
@@ -19,6 +18,7 @@
 
 #include "bosh_access.h"
 #include "bosh_body.h"
+#include "bosh_check.h"
 #include "bosh_clock.h"
 #include "bosh_config.h"
 #include "bosh_desk.h"
@@ -196,6 +196,29 @@ static void join(request_rec *r, wait_t *w, bool must)
     }
 }
 
+/* bosh_hold_spot_fn: a waiting request may have an answer. A small one is sent; whatever else the session says it
+ * will say again to wait_more(), on a worker. */
+static bosh_hold_spot_t answer_here(request_rec *r, void *baton, apr_time_t *deadline)
+{
+    wait_t *w = baton;
+    start_t start;
+
+    bosh_lock(child.lock);
+    bosh_session_poll(child.lock->arena, bosh_clock_now(), &w->conf->limits, false, w->holder,
+                      &w->v);
+    fetch_start(&w->v, &start);
+    bosh_unlock(child.lock);
+    if (w->v.act == BOSH_DO_HOLD && !w->v.join) {
+        *deadline = w->v.deadline;
+        return BOSH_SPOT_AGAIN;
+    }
+    if (w->v.act == BOSH_DO_SEND && start.n == w->v.len) {
+        send_verdict(r, &w->v, &start);
+        return BOSH_SPOT_DONE;
+    }
+    return BOSH_SPOT_LATER;
+}
+
 /* bosh_hold_fn: a waiting request gets a worker. */
 static bosh_hold_next_t wait_more(request_rec *r, void *baton, bosh_why_t why, apr_time_t *deadline,
                                   int *result)
@@ -230,47 +253,9 @@ static bosh_hold_next_t wait_more(request_rec *r, void *baton, bosh_why_t why, a
     return BOSH_HOLD_DONE;
 }
 
-/* ---- the request's own checks ---- */
+static const bosh_hold_calls_t waiting = {wait_more, answer_here};
 
-/* A media type and nothing else: it becomes a header (B-079). */
-static bool content_ok(const char *s)
-{
-    if (s == NULL) {
-        return true;
-    }
-    if (s[0] == '\0' || strlen(s) > BOSH_MAX_CONTENT || ap_strchr_c(s, '/') == NULL) {
-        return false;
-    }
-    for (; *s != '\0'; s++) {
-        if (!apr_isalnum(*s) && strchr("/+-._;= \"", *s) == NULL) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool short_enough(const char *s, size_t most)
-{
-    return s == NULL || strlen(s) <= most;
-}
-
-/* Digits, a dot, digits: what a stream header's version may be. */
-static bool version_ok(const char *s)
-{
-    return s == NULL || (s[0] != '\0' && strlen(s) < 8 && strspn(s, "0123456789.") == strlen(s));
-}
-
-/* Checks what later steps copy into fixed places. Attributes of the creation mean nothing later (B-047), but
- * for those that a restart takes up again (X-042). */
-static bool strings_ok(const bosh_req_t *req)
-{
-    bool creates = !(req->has & BOSH_HAS_SID), adds = bosh_body_adds_stream(req);
-
-    return (!creates || content_ok(req->content)) &&
-           (!(creates || adds) || short_enough(req->to, BOSH_MAX_DOMAIN)) &&
-           (!(creates || adds || req->restart) ||
-            (short_enough(req->lang, BOSH_MAX_LANG) && version_ok(req->xmpp_version)));
-}
+/* ---- the way to a server ---- */
 
 static void tell_now(bosh_verdict_t *v, bosh_cond_t cond)
 {
@@ -475,7 +460,7 @@ static bool apply_body(request_rec *r, const bosh_config_t *conf, bosh_desk_t *d
     req.opening = conf->limits.max_streams > 1 ? &opening : NULL;
     /* What cannot be read may be of any version (R-09). */
     legacy = rv == APR_SUCCESS && bosh_body_legacy(req.ver_major, req.ver_minor);
-    if (rv == APR_SUCCESS && !strings_ok(&req)) {
+    if (rv == APR_SUCCESS && !bosh_check_texts(&req)) {
         rv = APR_EGENERAL;
         why = "an attribute of the body is too long or not what it should be";
     }
@@ -550,7 +535,7 @@ static int take(request_rec *r, const bosh_config_t *conf, const char *query)
     w->conf = conf;
     w->holder = holder;
     w->v = v;
-    return bosh_hold_wait(r, waiter, v.deadline, soon, wait_more, w);
+    return bosh_hold_wait(r, waiter, v.deadline, soon, &waiting, w);
 }
 
 static int get(request_rec *r, const bosh_config_t *conf)

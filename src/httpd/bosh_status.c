@@ -23,6 +23,7 @@
 #include "bosh_hold.h"
 #include "bosh_lock.h"
 #include "bosh_respond.h"
+#include "bosh_spot.h"
 #include "bosh_stay.h"
 
 #define SLICE 256 /* records looked at per lock hold */
@@ -43,7 +44,7 @@ typedef struct snap_t {
     uint64_t live, ending, tomb, capacity, held;
     uint64_t used, free, chunks, bytes;
     bosh_counters_t count;
-    uint64_t async, blocked, stays, vain_stays, streams, sockets;
+    uint64_t async, blocked, spot, stays, vain_stays, streams, sockets;
     bosh_loop_stats_t loop;
     uint32_t me;
     uint32_t npeers;
@@ -149,6 +150,7 @@ static snap_t *take_snapshot(apr_pool_t *p)
     bosh_hold_count(&async, &blocked);
     snap->async = async;
     snap->blocked = blocked;
+    snap->spot = bosh_spot_count();
     bosh_stay_count(&snap->stays, &snap->vain_stays);
     bosh_loop_stats(loop, &snap->loop);
     snap->streams = snap->loop.streams;
@@ -264,6 +266,9 @@ static const row_t rows[] = {
      "Requests the process that answers this holds, without a thread and with one.", AT(async)},
     {CHILD, "held_blocked", "Requests held by a blocked thread", NULL, "bosh_child_held_requests",
      "kind=\"blocked\"", NULL, AT(blocked)},
+    {CHILD, "on_the_spot", "Answers sent without a worker", NULL, "bosh_child_spot_answers_total",
+     NULL, "Answers that the process that answers this sent on the spot, without a worker.",
+     AT(spot)},
     {CHILD, "stays", "Waits for a client's next request", NULL, "bosh_child_stays_total",
      "end=\"request\"",
      "Waits of workers for the next request of a client, in the process that answers this, by "

@@ -10,9 +10,9 @@
 #include <apr_portable.h>
 
 #include <http_connection.h>
-#include <http_core.h>
 #include <scoreboard.h>
-#include <util_filter.h>
+
+#include "bosh_whole.h"
 
 /* Long enough for a client nearby on a busy machine; looked up now and then, for others may need the worker. */
 #define STAY 50 /* ms */
@@ -46,11 +46,8 @@ bool bosh_stay_affordable(void)
 /* As the MPM does it before it waits itself. False: the client is slow, or gone; the MPM will see. */
 static bool send_all(conn_rec *c)
 {
-    ap_filter_t *f = c->output_filters;
+    ap_filter_t *f = bosh_whole_last(c);
 
-    while (f->next != NULL) {
-        f = f->next;
-    }
     return f->frec->filter_func.out_func(f, NULL) == APR_SUCCESS && !c->data_in_output_filters;
 }
 

@@ -1,27 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bosh_waiter.c owns the table of a child's waiting requests: their names, what has been asked of
- * them, their deadlines, and the queue of wakes. Workers come through bosh_hold.c and bosh_park.c,
- * the loop thread through the functions of bosh_hold.h that are defined here (wake, wake_all,
- * next_deadline, expire), httpd's main and listener threads through bosh_hold_stop(). Everything is
- * under one mutex.
+ * bosh_waiter.c owns the table of a child's waiting requests: their names, what has been asked of them, their deadlines, and
+ * the queue of wakes. Workers come through bosh_hold.c and bosh_park.c, the loop thread through the functions of
+ * bosh_hold.h that are defined here and bosh_waiter_seize(), httpd's main and listener threads through
+ * bosh_hold_stop(). Everything is under one mutex.
  *
  *     rows    [ waiter | waiter | ... ]   a row is named (index, gen), gen changes with each use
  *     timers  parked rows that nobody has woken, earliest `due` first
  *     queue   row <-> row <-> row         parked rows whose wake must wait, oldest first
  *
  * Invariants, whenever the mutex is free:
- * - A row has its timer set or is on the queue only while PARKED; never both; neither once it is
- *   rung.
- * - `rung` means that the row's bell has been rung, and its worker has not come yet. A parked row is rung
- *   once.
+ * - A row has its timer set or is on the queue only while PARKED; never both; neither once it is rung.
+ * - `rung` means that the row's bell has been rung, and its worker has not come yet. A parked row is rung once.
  * - flying = parked rows that are rung + workers that have unparked a rung row and not landed yet.
  * - A PARKED or BLOCKED row with something asked is rung or queued: no wake can be lost.
+ * - A SEIZED row is touched by the thread that has seized it, for as long as that takes; all others only ask.
  *
- * Why wakes are bounded: event shuts idle keep-alive connections down when all workers of a child
- * look busy, so waking thousands of requests at once would cost their clients a reconnect each. The
- * bound is on wakes between the ring of the bell and the moment the worker is about to be free
- * again.
+ * Why wakes are bounded: event shuts idle keep-alive connections down when all workers of a child look busy, so
+ * waking thousands of requests at once would cost their clients a reconnect each. The bound is on wakes between the
+ * ring of the bell and the moment the worker is about to be free again.
  */
 #include "bosh_waiter.h"
 
@@ -34,17 +31,15 @@
 #define NONE     UINT32_MAX
 #define MAX_ROWS 65536 /* as much memory as is used of them: a page at a time */
 
-/* Workers that write to slow clients keep their wakes flying. When none has landed for this long
- * while others queue, the bound is on the wrong side: as many as it allows are let through besides
- * the stuck ones. */
+/* Workers that write to slow clients keep their wakes flying. When none has landed for this long while others queue,
+ * the bound is on the wrong side: as many as it allows are let through besides the stuck ones. */
 #define STALL apr_time_from_msec(200)
 
-/* The loop is told to look again after this long at the latest, as it does anyway for its sweep. So
- * a hold of the usual length never needs to kick it, which would cost both threads more than the
- * hold itself. */
+/* The loop is told to look again after this long at the latest, as it does anyway for its sweep. So a hold of the
+ * usual length never needs to kick it, which would cost both threads more than the hold itself. */
 #define HORIZON apr_time_from_sec(1)
 
-typedef enum hand_t { FREE, WORKER, PARKED, BLOCKED } hand_t;
+typedef enum hand_t { FREE, WORKER, PARKED, SEIZED, BLOCKED } hand_t;
 
 typedef struct row_t {
     bosh_timer_t timer; /* first: a timer is its row; set while PARKED and nobody has asked */
@@ -56,11 +51,13 @@ typedef struct row_t {
     bool rung;
     bool queued;
     bool told_stop;
-    bool async; /* counted in table.async, from its first park on */
+    bool async;   /* counted in table.async, from its first park on */
+    void *parked; /* PARKED: what may be seized */
 } row_t;
 
 static struct {
     pthread_mutex_t mutex;
+    pthread_cond_t released; /* a row is SEIZED no longer */
     bool open;
     bool stopping;
     bool kick_due; /* the loop must look again: kick it once the mutex is free */
@@ -81,11 +78,8 @@ static struct {
     uint32_t async, blocked;
 } table;
 
-/*
- * False when the table is closed, and when this very thread has the mutex: prefork ends a child
- * from within a signal handler, which may have interrupted us here. Such a child has nobody left to
- * serve.
- */
+/* False when the table is closed, and when this very thread has the mutex: prefork ends a child from within a signal
+ * handler, which may have interrupted us here. Such a child has nobody left to serve. */
 static bool lock(void)
 {
     if (pthread_mutex_lock(&table.mutex) != 0) {
@@ -114,6 +108,23 @@ static row_t *find(bosh_waiter_t w)
     row_t *x = w.id < table.nrows ? &table.rows[w.id] : NULL;
 
     return x != NULL && x->gen == w.gen && x->hand != FREE ? x : NULL;
+}
+
+/* find(), and if it does, under the lock. settled: the row is in no hand but the caller's or the MPM's. */
+static row_t *enter(bosh_waiter_t w, bool settled)
+{
+    row_t *x;
+
+    if (!lock()) {
+        return NULL;
+    }
+    while ((x = find(w)) != NULL && settled && x->hand == SEIZED) {
+        pthread_cond_wait(&table.released, &table.mutex);
+    }
+    if (x == NULL) {
+        unlock();
+    }
+    return x;
 }
 
 static uint32_t id_of(const row_t *x)
@@ -242,6 +253,7 @@ void bosh_waiter_register(void)
     pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
     pthread_mutex_init(&table.mutex, &attr);
     pthread_mutexattr_destroy(&attr);
+    pthread_cond_init(&table.released, NULL);
 }
 
 apr_status_t bosh_waiter_open(const bosh_waiter_cfg_t *cfg)
@@ -315,91 +327,131 @@ static void unblock(row_t *x)
 
 bool bosh_waiter_free(bosh_waiter_t w)
 {
-    row_t *x;
+    row_t *x = enter(w, true);
 
-    if (!lock()) {
+    if (x == NULL) {
         return false;
     }
-    x = find(w);
-    if (x != NULL) {
-        if (x->hand == BLOCKED) {
-            unblock(x);
-        } else if (x->hand == PARKED && x->rung) {
-            land();
-        }
-        if (x->async) {
-            table.async--;
-        }
-        reclaim(x);
-        x->hand = FREE;
-        x->next = table.free_row;
-        table.free_row = w.id;
+    if (x->hand == BLOCKED) {
+        unblock(x);
+    } else if (x->hand == PARKED && x->rung) {
+        land();
     }
+    if (x->async) {
+        table.async--;
+    }
+    reclaim(x);
+    x->hand = FREE;
+    x->next = table.free_row;
+    table.free_row = w.id;
     unlock();
-    return x != NULL;
+    return true;
 }
 
 unsigned bosh_waiter_take(bosh_waiter_t w)
 {
-    unsigned asked = 0;
-    row_t *x;
+    row_t *x = enter(w, false);
+    unsigned asked;
 
-    if (!lock()) {
+    if (x == NULL) {
         return 0;
     }
-    x = find(w);
-    if (x != NULL) {
-        asked = x->asked;
-        x->asked = 0;
-        if (x->hand == BLOCKED) {
-            x->rung = false; /* its worker has hushed the bell before, and will be asked anew */
-        }
-        if (table.stopping && !x->told_stop) {
-            asked |= BOSH_ASKED_STOP;
-            x->told_stop = true;
-        }
+    asked = x->asked;
+    x->asked = 0;
+    if (x->hand == BLOCKED) {
+        x->rung = false; /* its worker has hushed the bell before, and will be asked anew */
+    }
+    if (table.stopping && !x->told_stop) {
+        asked |= BOSH_ASKED_STOP;
+        x->told_stop = true;
     }
     unlock();
     return asked;
 }
 
-void bosh_waiter_park(bosh_waiter_t w, bosh_bell_t bell, apr_time_t due)
+/* Something has been asked of x, or will have to be at `due`. Returns the bell to ring. */
+static bosh_bell_t rest(row_t *x, apr_time_t due)
 {
-    row_t *x;
+    if (x->asked || (table.stopping && !x->told_stop)) {
+        return summon(x);
+    }
+    bosh_timers_set(&table.timers, &x->timer, due);
+    announce(due);
+    return BOSH_NO_BELL;
+}
 
-    if (!lock()) {
+void bosh_waiter_park(bosh_waiter_t w, bosh_bell_t bell, apr_time_t due, void *parked)
+{
+    row_t *x = enter(w, false);
+
+    if (x == NULL) {
         return;
     }
-    x = find(w);
-    if (x != NULL) {
-        x->hand = PARKED;
-        x->bell = bell;
-        if (!x->async) {
-            x->async = true;
-            table.async++;
-        }
-        if (x->asked || (table.stopping && !x->told_stop)) {
-            summon_now(x);
-        } else {
-            bosh_timers_set(&table.timers, &x->timer, due);
-            announce(due);
-        }
+    x->hand = PARKED;
+    x->bell = bell;
+    x->parked = parked;
+    if (!x->async) {
+        x->async = true;
+        table.async++;
+    }
+    bell = rest(x, due);
+    unlock();
+    bosh_bell_ring(bell);
+}
+
+void *bosh_waiter_seize(bosh_waiter_t w)
+{
+    row_t *x = enter(w, false);
+    bosh_bell_t bell = BOSH_NO_BELL;
+    void *parked = NULL;
+
+    if (x == NULL) {
+        return NULL;
+    }
+    if (x->hand == PARKED && x->parked != NULL && !x->asked) {
+        bosh_timers_set(&table.timers, &x->timer, BOSH_NEVER);
+        x->hand = SEIZED;
+        parked = x->parked;
+    } else {
+        x->asked |= BOSH_ASKED_WAKE;
+        bell = summon(x);
     }
     unlock();
+    bosh_bell_ring(bell); /* now: whoever wakes up wants the mutex next */
+    return parked;
+}
+
+void bosh_waiter_release(bosh_waiter_t w, bosh_seized_t what, apr_time_t due)
+{
+    row_t *x = enter(w, false);
+    bosh_bell_t bell;
+
+    if (x == NULL) {
+        return;
+    }
+    x->hand = PARKED;
+    if (what == BOSH_SEIZED_FOR_WORKER) {
+        x->asked |= BOSH_ASKED_WAKE;
+    } else if (what == BOSH_SEIZED_ANSWERED) {
+        x->parked = NULL;
+        x->async = false;
+        table.async--;
+    }
+    bell = rest(x, due);
+    pthread_cond_broadcast(&table.released);
+    unlock();
+    bosh_bell_ring(bell);
 }
 
 bool bosh_waiter_unpark(bosh_waiter_t w)
 {
-    bool rung = false;
-    row_t *x;
+    row_t *x = enter(w, true);
+    bool rung;
 
-    if (!lock()) {
+    if (x == NULL) {
         return false;
     }
-    x = find(w);
-    if (x && x->hand == PARKED) {
-        rung = reclaim(x);
-    }
+    rung = x->hand == PARKED && reclaim(x);
     unlock();
     return rung;
 }
@@ -421,66 +473,41 @@ static bool may_block(void)
 apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd)
 {
     apr_status_t rv = bosh_bell_take(fd);
-    row_t *x;
+    row_t *x = rv == APR_SUCCESS ? enter(w, false) : NULL;
+    bool may = x != NULL && may_block();
 
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    if (!lock()) {
-        bosh_bell_give(*fd);
-        return APR_EBUSY;
-    }
-    x = find(w);
-    if (x != NULL && may_block()) {
+    if (may) {
         table.blocked++;
         x->hand = BLOCKED;
         x->bell = (bosh_bell_t){.fd = *fd, .set = -1};
         if (x->asked || (table.stopping && !x->told_stop)) {
             summon_now(x);
         }
-    } else {
-        rv = APR_EBUSY;
     }
-    unlock();
-    if (rv != APR_SUCCESS) {
+    if (x != NULL) {
+        unlock();
+    }
+    if (rv == APR_SUCCESS && !may) {
         bosh_bell_give(*fd);
+        rv = APR_EBUSY;
     }
     return rv;
 }
 
 void bosh_waiter_unblock(bosh_waiter_t w)
 {
-    row_t *x;
+    row_t *x = enter(w, false);
 
-    if (!lock()) {
-        return;
+    if (x != NULL) {
+        if (x->hand == BLOCKED) {
+            unblock(x);
+            reclaim(x);
+        }
+        unlock();
     }
-    x = find(w);
-    if (x != NULL && x->hand == BLOCKED) {
-        unblock(x);
-        reclaim(x);
-    }
-    unlock();
 }
 
 /* ---- bosh_hold.h: what the loop and the life cycle call ---- */
-
-void bosh_hold_wake(uint32_t id, uint32_t gen)
-{
-    bosh_bell_t bell = BOSH_NO_BELL;
-    row_t *x;
-
-    if (!lock()) {
-        return;
-    }
-    x = find((bosh_waiter_t){id, gen});
-    if (x != NULL) {
-        x->asked |= BOSH_ASKED_WAKE;
-        bell = summon(x);
-    }
-    unlock();
-    bosh_bell_ring(bell); /* now: whoever wakes up wants the mutex next */
-}
 
 /* Everyone that waits is asked `what` and gets a worker; those in a worker's hand will find it. */
 static void ask_all(unsigned what)

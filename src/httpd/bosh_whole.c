@@ -2,7 +2,7 @@
 /*
  * One write for a response. httpd passes the headers on before the body and writes neither while there is less than
  * 4 KB of them, but sets them aside. This filter, the last of a request's, lets the headers wait for the body and asks
- * for both to be written. Called on worker threads; touches nothing but the request and its connection's socket.
+ * for both to be written. Called by whoever answers; touches nothing but the request and its connection's socket.
  *
  * Invariant: nobody waits for a client here. What its socket may not take at once is left to httpd, which sets it aside
  * and needs no thread to write it later.
@@ -21,16 +21,35 @@
 
 static ap_filter_rec_t *filter;
 
+ap_filter_t *bosh_whole_last(const conn_rec *c)
+{
+    ap_filter_t *f = c->output_filters;
+
+    while (f->next != NULL) {
+        f = f->next;
+    }
+    return f;
+}
+
+core_net_rec *bosh_whole_net(conn_rec *c)
+{
+    const ap_filter_t *f = bosh_whole_last(c);
+    core_net_rec *net = f->frec == ap_core_output_filter_handle ? f->ctx : NULL;
+
+    return net != NULL && net->c == c ? net : NULL;
+}
+
 /* Whether the client's socket takes all of it now. Data from before this response would have to go first. */
 static bool fits(conn_rec *c, apr_bucket_brigade *bb)
 {
-    apr_socket_t *s = ap_get_conn_socket(c);
+    core_net_rec *net = bosh_whole_net(c);
     struct pollfd p = {.events = POLLOUT};
     apr_off_t len;
 
     return !c->data_in_output_filters && apr_brigade_length(bb, 0, &len) == APR_SUCCESS &&
-           len >= 0 && len < SMALL && s != NULL && apr_os_sock_get(&p.fd, s) == APR_SUCCESS &&
-           poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
+           len >= 0 && len < SMALL && net != NULL &&
+           apr_os_sock_get(&p.fd, net->client_socket) == APR_SUCCESS && poll(&p, 1, 0) == 1 &&
+           (p.revents & POLLOUT);
 }
 
 static apr_status_t pass(ap_filter_t *f, apr_bucket_brigade *bb)

@@ -407,12 +407,17 @@ def test_B_006_compressed_over_http2(h2_server, stub):
 STATUS = '<Location "/bosh-status">\n  SetHandler bosh-status\n</Location>\n'
 
 
-def stays(server):
-    """(waits of workers for a client's next request, those in vain) of the only child."""
+def numbers(server):
+    """Those of the only child."""
     with_it = server.client()
     child = with_it.request("GET", "/bosh-status?format=json")
     with_it.close()
-    child = json.loads(child.body)["child"]
+    return json.loads(child.body)["child"]
+
+
+def stays(server):
+    """(waits of workers for a client's next request, those in vain) of the only child."""
+    child = numbers(server)
     return child["stays"], child["stays_in_vain"]
 
 
@@ -463,5 +468,113 @@ def test_workers_are_left_to_others(httpd):
     for conn in slow:
         conn.rst()
     wait_for(lambda: reading(server) == 0, 5, "the workers are free")
+    client.close()
+    server.stop()
+
+
+# ---- answers on the spot ----
+
+def held_on(session, conn):
+    """The next request of the session, on this connection; it waits."""
+    return session.send_next(conn=conn).held()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_answer_is_sent_on_the_spot(httpd, stub, tls):
+    server = httpd(children=1, threads=8, upstreams=[stub.upstream()], directives=STATUS, name="spot", tls=tls)
+    client = server.client(tls=tls)
+    session, upstream = client.start(stub)
+    conn = client.connect()
+    for i in range(20):
+        exchange = held_on(session, conn)
+        upstream.send_message(f"{i}")
+        assert exchange.answer().texts() == [f"{i}"]
+    assert numbers(server)["on_the_spot"] >= 15, "all 20, unless something else had happened on the connection"
+
+    # Too long for that: a worker does it.
+    exchange, before = held_on(session, conn), numbers(server)["on_the_spot"]
+    upstream.send_message("long " * 1000)
+    assert exchange.answer().texts() == ["long " * 1000]
+    assert numbers(server)["on_the_spot"] == before
+    client.close()
+    server.stop()
+
+
+def test_a_request_answered_on_the_spot_ends_when_its_client_stays_away(httpd, stub):
+    """It is in the access log then, it does not count as held, and its connection is kept for the next one."""
+    server = httpd(children=1, threads=8, upstreams=[stub.upstream()], directives=STATUS, name="away")
+    client = server.client()
+    session, upstream = client.start(stub)
+    conn = client.connect()
+    exchange = held_on(session, conn)
+    logged = server.access_log.read_text().count("POST")
+    upstream.send_message("one")
+    assert exchange.answer().texts() == ["one"]
+    now = numbers(server)
+    assert (now["on_the_spot"], now["held_async"]) == (1, 0)
+    wait_for(lambda: server.access_log.read_text().count("POST") == logged + 1, 10, "it is logged")
+    exchange = held_on(session, conn)
+    upstream.send_message("two")
+    assert exchange.answer().texts() == ["two"]
+    client.close()
+    server.stop()
+
+
+def test_a_connection_that_is_to_close_closes_at_once(httpd, stub):
+    server = httpd(children=1, threads=8, upstreams=[stub.upstream()], directives=STATUS, name="closing")
+    client = server.client()
+    session, upstream = client.start(stub)
+    exchange = session.send_next(conn=client.connect(), headers={"Connection": "close"}).held()
+    upstream.send_message("last")
+    assert exchange.answer().texts() == ["last"]
+    exchange.conn.wait_eof(0.9)  # before it would end anyway
+    assert numbers(server)["on_the_spot"] == 1
+    client.close()
+    server.stop()
+
+
+def test_workers_stay_free_after_answers_on_the_spot(httpd, stub):
+    """More connections than workers: each is answered on the spot, and is read again without a worker's waiting."""
+    server = httpd(children=1, threads=4, upstreams=[stub.upstream()], directives=STATUS + "AsyncRequestWorkerFactor 20\n",
+                   name="many")
+    client = server.client()
+    sessions = [(*client.start(stub), client.connect()) for _ in range(12)]
+    for turn in range(4):
+        held = [held_on(session, conn) for session, _, conn in sessions]
+        for i, (_, upstream, _) in enumerate(sessions):
+            upstream.send_message(f"{turn} {i}")
+        for i, exchange in enumerate(held):
+            assert exchange.answer().texts() == [f"{turn} {i}"]
+    assert numbers(server)["on_the_spot"] >= 40
+    client.close()
+    server.stop()
+
+
+def test_filters_that_are_not_known_get_a_worker(httpd, stub):
+    """One that sleeps, for instance, would stop all other sessions."""
+    server = httpd(children=1, threads=8, upstreams=[stub.upstream()], modules=("env", "ratelimit"), name="limited",
+                   directives=STATUS + '<Location "/http-bind">\n  SetOutputFilter RATE_LIMIT\n  SetEnv rate-limit 400\n</Location>\n')
+    client = server.client()
+    session, upstream = client.start(stub)
+    conn = client.connect()
+    exchange = held_on(session, conn)
+    upstream.send_message("slowly")
+    assert exchange.answer().texts() == ["slowly"]
+    assert numbers(server)["on_the_spot"] == 0
+    client.close()
+    server.stop()
+
+
+def test_what_came_before_the_message_goes_first(httpd, stub):
+    """A client that has hung up, or sent the next request, is a worker's; nothing is written to it on the spot."""
+    server = httpd(children=1, threads=8, upstreams=[stub.upstream()], directives=STATUS, name="gone")
+    client = server.client()
+    session, upstream = client.start(stub)
+    for i in range(20):
+        exchange = held_on(session, client.connect())
+        exchange.rst()
+        upstream.send_message(f"{i}")
+        upstream.wait_read()
+        assert session.send(session.rid).answer().texts() == [f"{i}"], "it waits for the repeat"
     client.close()
     server.stop()
