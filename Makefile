@@ -215,7 +215,7 @@ $(FLOOR): bench/mod_floor.c Makefile
 	@echo "LINK  $@"
 	@$(CC) -shared $(bosh_cppflags) $(httpd_include) $(filter-out $(SAN),$(bosh_cflags)) -fvisibility=default $(LINK) -o $@ $<
 
-.PHONY: bench bench-growth bench-100k bench-restart
+.PHONY: bench bench-growth bench-100k bench-restart bench-conf
 bench: $(MODULE) $(LOAD) $(FLOOR) ## beside other connection managers and the floor (QUICK=1, ONLY='mod_bosh floor')
 	@$(E2E_ENV) QUICK='$(QUICK)' ONLY='$(ONLY)' ROUNDS='$(ROUNDS)' $(PYTHON) bench/bench.py
 
@@ -224,6 +224,9 @@ bench-growth: $(MODULE) $(LOAD) ## what 100 to 20,000 sessions cost at 1, 2, 4 c
 
 bench-100k: $(MODULE) $(LOAD) ## how many live sessions this machine bears (SESSIONS=100000)
 	@$(E2E_ENV) QUICK='$(QUICK)' $(PYTHON) bench/growth.py trial $(SESSIONS)
+
+bench-conf: $(MODULE) $(LOAD) $(FLOOR) ## what lines of the configuration cost or save (QUICK=1, ONLY='ping idle', ROUNDS=5)
+	@$(E2E_ENV) QUICK='$(QUICK)' ROUNDS='$(ROUNDS)' $(PYTHON) bench/conf.py $(ONLY)
 
 bench-restart: $(MODULE) $(LOAD) ## what clients notice of restarts and crashes (QUICK=1, SCENARIO=name)
 	@$(E2E_ENV) QUICK='$(QUICK)' SCENARIO='$(SCENARIO)' $(PYTHON) bench/restart.py

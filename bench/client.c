@@ -53,8 +53,8 @@ static void post(session_t *s, conn_t *c, request_t *req, const buf_t *body)
     buf_say(
         &req->bytes,
         "POST /http-bind HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/xml; charset=utf-8\r\n"
-        "Content-Length: %zu\r\n\r\n",
-        body->n);
+        "%sContent-Length: %zu\r\n\r\n",
+        load.opt.gzip ? "Accept-Encoding: gzip, deflate, br\r\n" : "", body->n);
     buf_add(&req->bytes, body->p, body->n);
     load.count.requests++;
     http_send(c, req);
@@ -183,7 +183,7 @@ static void pong(session_t *s, const xml_t *x)
     if (flow_number(s, &s->ping, number, "pong")) {
         load.count.pings++;
         hist_add(&load.ping, now_us() - s->pinged_at);
-        if (s->phase == LIVE && !load.stopping) {
+        if (s->phase == LIVE && !load.stopping && !load.paused) {
             send_ping(s);
         }
     }
@@ -363,7 +363,18 @@ static void post_answered(session_t *s, request_t *req, const char *body, size_t
     }
     if (!load.stopping && load.opt.paced) {
         timer_set(&s->talk, s->talk.at + pace());
-    } else if (!load.stopping) {
+    } else if (!load.stopping && !load.paused) {
+        send_post(s);
+    }
+}
+
+void client_resume(session_t *s)
+{
+    bool idle = s->phase == LIVE && s->ping.sent == s->ping.got;
+
+    if (idle && s->kind == PINGER) {
+        send_ping(s);
+    } else if (idle && s->kind == POSTER && !load.opt.paced) {
         send_post(s);
     }
 }

@@ -71,12 +71,13 @@ def family(pid):
 
 
 class Apache(Httpd):
-    """httpd as Debian configures it, with the event MPM. lines: for the Location of the endpoint."""
+    """httpd as Debian configures it, with the event MPM. lines: for the Location of the endpoint. edit: a function that has
+    the last word on the text of the configuration."""
 
-    def __init__(self, lines, modules=(), directives="", children=2, threads=64, factor=400, addresses=("127.0.0.1",)):
+    def __init__(self, lines, modules=(), directives="", children=2, threads=64, factor=400, addresses=("127.0.0.1",), edit=str):
         super().__init__(children=children, threads=threads, name="bench")
         self.lines, self.more, self.directives = lines, modules, directives
-        self.factor, self.addresses = factor, addresses
+        self.factor, self.addresses, self.edit = factor, addresses, edit
 
     def config(self):
         libexec = subprocess.run(["apxs", "-q", "LIBEXECDIR"], check=True, capture_output=True,
@@ -98,7 +99,7 @@ class Apache(Httpd):
                 f"<Directory {self.docroot}>\n  Options Indexes FollowSymLinks\n  AllowOverride None\n"
                 "  Require all granted\n</Directory>",
                 f'<Location "{BIND_PATH}">\n{self.lines}\n</Location>', self.directives]
-        return "\n".join(out) + "\n"
+        return self.edit("\n".join(out) + "\n")
 
 
 class Contender:
@@ -143,11 +144,14 @@ class ModBosh(Contender):
         upstreams = "\n".join(f"BoshUpstream {domain_of(i)} 127.0.0.1:{port}" for i, port in enumerate(load_ports))
         module = Path(os.environ.get("BOSH_MODULE") or ROOT / "build" / "mod_bosh.so")
         self.httpd = Apache("SetHandler bosh", [("bosh", module)], children=self.children, threads=self.threads,
-                            addresses=self.addresses, factor=self.factor(),
+                            addresses=self.addresses, factor=self.factor(), edit=self.edit,
                             directives=f"{upstreams}\nBoshMaxSessions {max(10000, self.sessions * 5 // 4)}\n"
                                        "BoshMaxWait 60\n<Location /bosh-status>\n  SetHandler bosh-status\n</Location>")
         self.httpd.start()
         self.port = self.httpd.port
+
+    def edit(self, text):
+        return text
 
     def factor(self):
         """So that no child takes many more connections than its share, by which it would run out of files."""
@@ -178,7 +182,7 @@ class Floor(ModBosh):
     name, title = "floor", "trivial handler"
 
     def start(self, load_ports):
-        self.httpd = Apache("SetHandler floor", [("floor", FLOOR)], children=self.children)
+        self.httpd = Apache("SetHandler floor", [("floor", FLOOR)], children=self.children, edit=self.edit)
         self.httpd.start()
         self.port = self.httpd.port
 

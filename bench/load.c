@@ -378,6 +378,13 @@ static void command(const char *line)
         for (uint32_t i = 0; i < load.nsessions; i++) {
             client_pushes(load.sessions[i]);
         }
+    } else if (strncmp(line, "pause", 5) == 0) {
+        load.paused = true;
+    } else if (strncmp(line, "resume", 6) == 0) {
+        load.paused = false;
+        for (uint32_t i = 0; i < load.nsessions; i++) {
+            client_resume(load.sessions[i]);
+        }
     } else if (strncmp(line, "stop", 4) == 0) {
         stop();
     } else {

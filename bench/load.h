@@ -195,6 +195,7 @@ void client_stream_over(session_t *s, const char *why);
 void client_leave(session_t *s); /* type='terminate' */
 void client_message(session_t *s);
 void client_pushes(session_t *s); /* a listener's messages come at the rate that there is now */
+void client_resume(session_t *s); /* of a closed loop: goes on after a pause */
 void client_sweep(session_t *s);  /* once a second: requests without an answer */
 
 /* ---- stream.c ---- */
@@ -223,6 +224,7 @@ typedef struct options_t {
     int talkers, idlers, listeners; /* sessions */
     int pingers, posters;           /* ... in a closed loop */
     bool paced;                     /* posters at that rate instead */
+    bool gzip;                      /* clients say Accept-Encoding */
     double rate;          /* messages a second, each way, of each talker; to each listener */
     double guests;        /* logins a second; or */
     int parallel, logins; /* so many at once, so many in all, then the end */
@@ -254,6 +256,7 @@ typedef struct load_t {
     uint32_t logging_in, live; /* of talkers and idlers */
     uint32_t guests;           /* that are there now */
     bool stopping;
+    bool paused;  /* closed loops */
     int64_t mark; /* 0: none */
     counts_t count;
     hist_t login, connect, up, down, ping; /* all the time */

@@ -30,12 +30,15 @@ static const char usage[] =
     "  --server N        an XMPP server at this port, which the connection manager uses instead of "
     "the sink\n"
     "  --tcp             clients speak XMPP over TCP, without BOSH\n"
+    "  --gzip            clients say that they take gzip (and cannot read it: answers below 2 KB "
+    "only)\n"
     "  --patience S      for what is under way at the end (30)\n"
     "  --fault lose|double|swap   what the sink does with one message or pong in 50\n"
     "Prints the sink's port, waits for \"go\" on standard input, and then takes commands there:\n"
     "  mark [TIME]  an event happened (CLOCK_MONOTONIC)    report  figures, and a new window; "
     "look: figures\n"
     "  rate R       from now on that many messages a second to each listener; 0: none\n"
+    "  pause        pingers and posters send nothing more        resume       until now\n"
     "  poke S       one message to each idle session       stop    finish, report, end\n"
     "Status 1: something was lost, doubled or out of order, or a session ended.\n";
 
@@ -61,6 +64,7 @@ static const struct {
     {"posters", .number = &O.posters},
     {"paced", .flag = &O.paced, .value = true},
     {"idlers", .number = &O.idlers},
+    {"gzip", .flag = &O.gzip, .value = true},
     {"rate", .real = &O.rate},
     {"split", .real = &O.split},
     {"wait", .number = &O.wait},

@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from bosh_env import ROOT, VALGRIND, wait_for
@@ -10,6 +11,7 @@ from bosh_env import ROOT, VALGRIND, wait_for
 sys.path.insert(0, str(ROOT / "bench"))
 
 import bench
+import conf
 import contenders
 import loader
 import restart
@@ -103,3 +105,39 @@ def test_figures_of_a_small_run(monkeypatch, tmp_path):
     assert record["held"]["mod_bosh"] == {"held": 60, "reached": 60, "failures": 0, "children": 3}
     text = bench.report(record)
     assert "| mod_bosh |" in text and "| trivial handler |" in text and "bars missed" in text
+
+
+# --- make bench-conf -----------------------------------------------------------------------------
+
+def test_variants_are_configurations(monkeypatch):
+    """Each edit meets its line, and httpd takes what comes out."""
+    checked = []
+
+    def check(httpd):
+        checked.append(httpd.check_config())
+        httpd.cleanup()
+    monkeypatch.setattr(contenders.Apache, "start", check)
+    monkeypatch.setattr(conf, "Front", lambda port, tls: SimpleNamespace(port=port))
+    variants = [v for variants, *_ in conf.KINDS.values() for v in variants]
+    for variant in variants:
+        variant.contender(100).start([5222])
+        assert checked[-1][0] == 0, (variant.what, checked[-1][1])
+    assert len(checked) == len(variants) > 40
+
+
+def test_a_variant_beside_its_base(monkeypatch, tmp_path):
+    """What a line does is seen, and what it does not do is not."""
+    monkeypatch.setattr(bench, "OUT", tmp_path)
+    monkeypatch.setattr(conf, "SIZES", {**conf.SIZES, "loop": 10, "turns": 2, "turn": 0.2, "answers": 5})
+    ping, large = conf.Variant("MaxKeepAliveRequests 5", "MaxKeepAliveRequests 5"), conf.Variant("gzip", takes_gzip=True)
+    monkeypatch.setattr(conf, "KINDS", {"ping": ([ping], *conf.KINDS["ping"][1:]), "large": ([large], *conf.KINDS["large"][1:])})
+    runs, wrong = {"ping": {}, "large": {}}, []
+    for kind in runs:
+        conf.round_of(kind, runs[kind], wrong)
+    assert wrong == []
+    pairs = runs["ping"][ping.what][0]
+    assert len(pairs) == 2 and all(base["ping_us"] > 0 and of["ping_us"] > 0 for base, of in pairs)
+    assert sum(base["connects"] for base, _ in pairs) == 0 < sum(of["connects"] for _, of in pairs), pairs
+    assert all(base["bytes"] > 8192 and of["bytes"] < 5000 for base, of in runs["large"][large.what][0])
+    text = conf.report({"versions": contenders.versions(), "load": [0, 0], "rounds": 1, "quick": True, "runs": runs, "faults": []})
+    assert "| **base** |" in text and f"| {ping.what} |" in text and "| **answers** |" in text
