@@ -368,14 +368,23 @@ static void post_answered(session_t *s, request_t *req, const char *body, size_t
     }
 }
 
-void client_resume(session_t *s)
+static void go_on(clock_timer_t *t)
 {
-    bool idle = s->phase == LIVE && s->ping.sent == s->ping.got;
+    session_t *s = OWNER(t, session_t, push);
+    bool idle = s->phase == LIVE && s->ping.sent == s->ping.got && !load.paused && !load.stopping;
 
     if (idle && s->kind == PINGER) {
         send_ping(s);
-    } else if (idle && s->kind == POSTER && !load.opt.paced) {
+    } else if (idle && s->kind == POSTER) {
         send_post(s);
+    }
+}
+
+void client_resume(session_t *s)
+{
+    if (s->kind == PINGER || (s->kind == POSTER && !load.opt.paced)) {
+        s->push.fire = go_on;
+        timer_set(&s->push, now_us() + dice(SECOND / 50)); /* not all at once */
     }
 }
 

@@ -195,7 +195,7 @@ void client_stream_over(session_t *s, const char *why);
 void client_leave(session_t *s); /* type='terminate' */
 void client_message(session_t *s);
 void client_pushes(session_t *s); /* a listener's messages come at the rate that there is now */
-void client_resume(session_t *s); /* of a closed loop: goes on after a pause */
+void client_resume(session_t *s); /* of a closed loop: goes on after a pause, within 20 ms */
 void client_sweep(session_t *s);  /* once a second: requests without an answer */
 
 /* ---- stream.c ---- */

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Directives: what httpd -t says about wrong ones, and that right ones are taken."""
 
+import re
+
 import pytest
-from bosh_env import Httpd
+from bosh_env import ROOT, Httpd
 from client import TB, new_body
 
 
@@ -100,3 +102,35 @@ def test_values_of_a_virtual_host(httpd, stub):
     TB(plain.post(new_body(to="own.example")).answer(), "host-unknown")
     plain.close()
     own.close()
+
+
+# --- conf/ ---------------------------------------------------------------------------------------
+
+SAMPLES = {  # file: what begins a line that may be uncommented
+    "bosh.conf": r"^( *)# (?=Bosh[A-Z])",
+    "tuning.conf": r"^( *)#(?=[A-Z])",
+}
+
+
+@pytest.mark.parametrize("mpm", ["event", "worker", "prefork"])
+@pytest.mark.parametrize("uncommented", [False, True], ids=["as it is", "all lines"])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_samples_are_taken(name, uncommented, mpm):
+    """Without a warning, behind the other settings of the server."""
+    text, found = (ROOT / "conf" / name).read_text(), 1
+    if uncommented:
+        text, found = re.subn(SAMPLES[name], r"\1", text, flags=re.MULTILINE)
+    server = Httpd(name="sample", mpm=mpm, handler=False, polling=None, modules=["deflate"], vhost=text)
+    (server.dir / "logs").mkdir()
+    try:
+        code, said = server.check_config()
+    finally:
+        server.cleanup()
+    assert found and code == 0 and said.strip() == "Syntax OK", said
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_samples_leave_memory_alone(name):
+    """MaxMemFree below 32 doubles what each request costs."""
+    values = re.findall(r"^\s*#?\s*MaxMemFree\s+(\d+)", (ROOT / "conf" / name).read_text(), re.MULTILINE)
+    assert all(int(v) >= 32 for v in values), values

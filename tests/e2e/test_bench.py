@@ -137,7 +137,7 @@ def test_a_variant_beside_its_base(monkeypatch, tmp_path):
     assert wrong == []
     pairs = runs["ping"][ping.what][0]
     assert len(pairs) == 2 and all(base["ping_us"] > 0 and of["ping_us"] > 0 for base, of in pairs)
-    assert sum(base["connects"] for base, _ in pairs) == 0 < sum(of["connects"] for _, of in pairs), pairs
+    assert all(base["connects"] < 50 < of["connects"] for base, of in pairs), pairs
     assert all(base["bytes"] > 8192 and of["bytes"] < 5000 for base, of in runs["large"][large.what][0])
     text = conf.report({"versions": contenders.versions(), "load": [0, 0], "rounds": 1, "quick": True, "runs": runs, "faults": []})
     assert "| **base** |" in text and f"| {ping.what} |" in text and "| **answers** |" in text

@@ -69,6 +69,7 @@ do_install() {
 $DATADIR/mod_bosh/bosh.conf shows the directives. Then restart httpd."
     fi
     put "$ROOT/conf/bosh.conf" "$SHARE/bosh.conf"
+    put "$ROOT/conf/tuning.conf" "$SHARE/tuning.conf"
     put_page
     [ -n "$DESTDIR" ] || echo "$next"
 }
@@ -90,6 +91,7 @@ do_uninstall() {
         fi
     fi
     take "$SHARE/bosh.conf"
+    take "$SHARE/tuning.conf"
     if [ -f "$SHARE/web.files" ]; then
         while read -r file; do
             rm -f "$SHARE/web/$file"
