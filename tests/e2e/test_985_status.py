@@ -279,6 +279,15 @@ def test_sessions_lost_with_a_process_that_was_stopped(httpd, stub):
     victim, n = owners[0], owners.count(owners[0])
     os.kill(victim, signal.SIGTERM)
     wait_for(lambda: victim not in server.children(), 10, "it ends")
+    if any(re.search(rf"gave {n} streams to \d+ peers", line) for line in server.log_lines()):
+        # It was between two looks for a connection, where a signal does not end it at once: nothing is lost.
+        assert not any(lost(status(client)["counters"]).values())
+        for session, upstream in sessions:
+            upstream.send_message("still here")
+            assert session.next().texts() == ["still here"]
+        client.close()
+        server.stop()
+        return
     wait_for(lambda: lost(status(client)["counters"])["stop"] == n, 10, "they are counted")
     assert lost(status(client)["counters"]) == {"crash": 0, "repair": 0, "drain": 0, "stop": n}
     assert f"stopped: {n} sessions ended with system-shutdown" in "".join(server.log_lines())
