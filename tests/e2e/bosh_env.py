@@ -311,6 +311,8 @@ class Httpd:
             env["LD_PRELOAD"] = PRELOAD
             for name in ("ASAN", "UBSAN", "TSAN"):
                 default = "detect_leaks=0:" if name == "ASAN" else "print_stacktrace=1:"
+                if name == "TSAN":  # prefork itself ends a child from within a signal handler
+                    default = f"report_signal_unsafe=0:suppressions={Path(__file__).with_name('tsan.supp')}:"
                 env[f"{name}_OPTIONS"] = f"{default}log_path={self.dir}/{name.lower()}:" + \
                     os.environ.get(f"{name}_OPTIONS", "")
             self.dir.chmod(0o1777)  # reports are written by children that are not root
