@@ -546,7 +546,9 @@ def test_workers_stay_free_after_answers_on_the_spot(httpd, stub):
     client = server.client()
     sessions = [(*client.start(stub), client.connect()) for _ in range(12)]
     for turn in range(4):
-        held = [held_on(session, conn) for session, _, conn in sessions]
+        held = [session.send_next(conn=conn) for session, _, conn in sessions]
+        for exchange in held:
+            exchange.held()
         for i, (_, upstream, _) in enumerate(sessions):
             upstream.send_message(f"{turn} {i}")
         for i, exchange in enumerate(held):
