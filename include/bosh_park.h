@@ -7,6 +7,9 @@
 #ifndef BOSH_PARK_H
 #define BOSH_PARK_H
 
+#include <apr_portable.h>
+
+#include "bosh_stay.h"
 #include "bosh_waiter.h"
 
 /* What is to be seen of the client without answering it. */
@@ -26,6 +29,8 @@ typedef struct bosh_hold_t {
     void *baton;
     bool told_more; /* fn knows of the next request and goes on waiting: input means nothing now */
     bool answered;  /* on the spot: only its end is left to do */
+    apr_os_sock_t client; /* its descriptor */
+    apr_time_t rearm;     /* parked: when the MPM must see it again, at the latest */
 } bosh_hold_t;
 
 /* register_hooks and child_init. */
@@ -44,17 +49,14 @@ bool bosh_park_possible(const request_rec *r);
  * Worker. */
 void bosh_park_begin(const bosh_hold_t *h);
 
-/* This is a request of the protocol: another is likely to follow on its connection. Worker. */
-void bosh_park_note(const request_rec *r);
+/* What the connection knows of its client; NULL: it is none that a worker stays with. Worker. */
+bosh_stay_t *bosh_park_stay(const request_rec *r);
 
 /* The hold of this request, if it was parked and has not ended. Worker, or a pool cleanup. */
 bosh_hold_t *bosh_park_find(const request_rec *r);
 
 /* Forgets a hold whose request somebody else ends. Worker, or a pool cleanup. */
 void bosh_park_forget(const request_rec *r);
-
-/* A seized waiter's: answers it if that can be done here. The thread that has seized it. */
-bosh_seized_t bosh_park_on_the_spot(void *parked, apr_time_t *due);
 
 /* ---- bosh_hold.c, for bosh_park.c ---- */
 

@@ -32,6 +32,10 @@ void bosh_stay_end(void);
 /* Whether so many workers are free that one which has a connection may wait for some milliseconds. Any worker. */
 bool bosh_stay_affordable(void);
 
+/* Whether this client is worth waiting for, after this answer; and that it was, or was not. Worker. */
+bool bosh_stay_worth(bosh_stay_t *s);
+void bosh_stay_learn(bosh_stay_t *s, bool came);
+
 /*
  * When process_connection is over for now: sends what there is to send, waits for the next request if that is
  * worth it, and when it comes has the MPM go on with it at once. Worker. stopping: the child is to end.
@@ -39,6 +43,6 @@ bool bosh_stay_affordable(void);
 void bosh_stay(conn_rec *c, bosh_stay_t *s, bool stopping);
 
 /* How often that was worth it, and how often not. Any thread. */
-void bosh_stay_count(uint64_t *worth, uint64_t *vain);
+void bosh_stay_count(uint64_t *came, uint64_t *stayed_away);
 
 #endif

@@ -7,7 +7,7 @@
  *
  *     WORKER   a worker thread has the request; a wake-up only leaves a flag for it to find
  *     PARKED   nobody has it; a wake-up rings its bell, which makes the MPM give it a worker
- *     SEIZED   parked, and the thread that wakes it answers it on the spot; others wait for that
+ *     SEIZED   parked or blocked, and the thread that wakes it answers it on the spot; others wait for that
  *     BLOCKED  a worker sleeps in poll() on its bell
  *
  * Every function takes the table's mutex itself and holds it for no callback and no blocking call. The wake of a
@@ -60,7 +60,7 @@ unsigned bosh_waiter_take(bosh_waiter_t w);
 void bosh_waiter_park(bosh_waiter_t w, bosh_bell_t bell, apr_time_t due, void *parked);
 
 /*
- * A wake. PARKED -> SEIZED, if it may be and nothing else has been asked of it: its `parked`; the caller does
+ * A wake. PARKED or BLOCKED -> SEIZED, if it may be and nothing else has been asked of it: its `parked`; the caller does
  * something about it, without waiting for anything, and calls release(). Else NULL, and a worker
  * comes or finds the flag. Any thread.
  */
@@ -68,11 +68,11 @@ void *bosh_waiter_seize(bosh_waiter_t w);
 
 typedef enum bosh_seized_t {
     BOSH_SEIZED_WAITS,    /* for the next wake, or until `due` */
-    BOSH_SEIZED_ANSWERED, /* and shall have a worker at `due`; it counts as waiting no longer */
+    BOSH_SEIZED_ANSWERED, /* it waits no longer; parked, it shall have a worker at `due` */
     BOSH_SEIZED_FOR_WORKER
 } bosh_seized_t;
 
-/* SEIZED -> PARKED. */
+/* Back to the hand it was in. */
 void bosh_waiter_release(bosh_waiter_t w, bosh_seized_t what, apr_time_t due);
 
 /*
@@ -86,11 +86,12 @@ void bosh_waiter_landed(void);
 
 /*
  * WORKER -> BLOCKED. *fd: the bell to poll, which the caller hushes when it is readable, and then takes; it goes
- * back in free() or unblock(). APR_EBUSY: max_blocked are blocked. Else the error of eventfd().
+ * back in free() or unblock(). seizable: as `parked` of bosh_waiter_park(). APR_EBUSY: max_blocked are blocked. Else the
+ * error of eventfd().
  */
-apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd);
+apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd, void *seizable);
 
-/* BLOCKED -> WORKER. What was asked meanwhile is there to be taken. */
+/* BLOCKED -> WORKER, once nobody has seized it. What was asked meanwhile is there to be taken. */
 void bosh_waiter_unblock(bosh_waiter_t w);
 
 #endif

@@ -43,6 +43,9 @@ APLOG_USE_MODULE(bosh);
  * pass. */
 #define MAX_BLANK_LINES 10
 
+/* A parked request that was answered on the spot ends when the next one comes on its connection, or after so long. */
+#define END_AFTER apr_time_from_sec(1)
+
 /* The short wait: until an XMPP server nearby has answered, or a busy machine got round to it. Parking instead
  * costs 20 to 30 us of CPU; a short wait in vain up to 20. */
 #define BRIEFLY    apr_time_from_msec(50)
@@ -95,6 +98,7 @@ static apr_status_t request_dies(void *data)
 apr_status_t bosh_hold_new(request_rec *r, bosh_waiter_t *w)
 {
     last_will_t *will = apr_palloc(r->pool, sizeof(*will));
+    bosh_stay_t *stay;
     apr_status_t rv = bosh_waiter_new(&will->w);
 
     if (rv != APR_SUCCESS) {
@@ -102,7 +106,9 @@ apr_status_t bosh_hold_new(request_rec *r, bosh_waiter_t *w)
     }
     will->r = r;
     *w = will->w;
-    bosh_park_note(r);
+    if ((stay = bosh_park_stay(r)) != NULL) {
+        stay->ours = true; /* another request is likely to follow on its connection */
+    }
     /* A pre-cleanup: it runs while all that the request has, subpools included, is still there for
      * fn. */
     apr_pool_pre_cleanup_register(r->pool, will, request_dies);
@@ -214,6 +220,14 @@ static int client_socket(conn_rec *c)
     return s != NULL && apr_os_sock_get(&fd, s) == APR_SUCCESS ? fd : -1;
 }
 
+static bosh_client_t client_says(bosh_hold_t *h, short events, apr_bucket_brigade *bb)
+{
+    if (events & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) {
+        return BOSH_CLIENT_GONE;
+    }
+    return (events & POLLIN) ? bosh_hold_peek(h, bb) : BOSH_CLIENT_QUIET;
+}
+
 static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade *bb,
                                 apr_time_t until)
 {
@@ -244,10 +258,7 @@ static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade 
     if (n <= 0) {
         return BOSH_CLIENT_QUIET;
     }
-    if (fds[1].revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) {
-        return BOSH_CLIENT_GONE;
-    }
-    return (fds[1].revents & POLLIN) ? bosh_hold_peek(h, bb) : BOSH_CLIENT_QUIET;
+    return client_says(h, fds[1].revents, bb);
 }
 
 /* No thread to spare: fn is asked to answer now. A request that cannot be answered yet, because it
@@ -288,7 +299,7 @@ static int wait_blocked(bosh_hold_t *h, apr_bucket_brigade *bb)
     bosh_client_t client;
     bosh_why_t why;
     int result, fd;
-    apr_status_t rv = bosh_waiter_block(h->w, &fd);
+    apr_status_t rv = bosh_waiter_block(h->w, &fd, NULL);
 
     if (rv != APR_SUCCESS) {
         if (rv != APR_EBUSY && apr_atomic_xchg32(&said_no_eventfd, 1) == 0) {
@@ -327,31 +338,60 @@ static void learn(bool hit)
     __atomic_store_n(&brief.hits, hits + ((hit ? ALL_HITS : 0) - hits) / 64, __ATOMIC_RELAXED);
 }
 
+/* Until the bell is rung, the client does something, or time is up; returns what the client's socket says. Touches
+ * nothing else: the request may be in the hands of who answers it on the spot. */
+static short sleep_briefly(int client, int bell, apr_time_t until)
+{
+    apr_time_t left = until - bosh_clock_now();
+    struct pollfd fds[2] = {
+        {.fd = bell, .events = POLLIN},
+        {.fd = client, .events = POLLIN | POLLRDHUP},
+    };
+
+    if (left <= 0 || poll(fds, 2, (int)apr_time_as_msec(left + 999)) <= 0) {
+        return 0;
+    }
+    if (fds[0].revents & POLLIN) {
+        bosh_bell_hush(bell);
+    }
+    return fds[1].revents;
+}
+
 /*
  * A request that the server will probably answer at once is not worth parking, which costs the listener and a
- * second worker a turn each. True: it is over, as bosh_hold_ask() says.
+ * second worker a turn each. It may be answered on the spot, as if it were parked; then its worker sleeps on, for the
+ * client's next request. True: it is over, as bosh_hold_ask() says.
  */
 static bool wait_briefly(bosh_hold_t *h, apr_bucket_brigade *bb, bosh_why_t *why, int *result)
 {
     apr_time_t until = bosh_clock_now() + BRIEFLY;
-    bosh_client_t client;
-    bool over;
-    int fd;
+    bosh_stay_t *stay = bosh_park_stay(h->r);
+    bool over = false, spot;
+    short events = 0;
+    int bell;
 
     if (h->deadline <= until || !bosh_park_allowed(h->r) || !bosh_stay_affordable() ||
-        !worth_waiting() || bosh_waiter_block(h->w, &fd) != APR_SUCCESS) {
+        !worth_waiting()) {
         return false;
     }
     flush_earlier(h->r->connection, bb);
-    do {
-        client = sleep_once(h, fd, bb, until);
-        over = bosh_hold_ask(h, client, why, result);
-    } while (!over && bosh_clock_now() < until);
-    learn(over && *why == BOSH_WHY_WAKE);
-    if (!over) {
+    h->client = client_socket(h->r->connection);
+    spot = stay->skip == 0 && bosh_spot_possible(h->r);
+    while (!over && !h->answered && bosh_clock_now() < until &&
+           bosh_waiter_block(h->w, &bell, spot ? h : NULL) == APR_SUCCESS) {
+        events = sleep_briefly(h->client, bell, until);
         bosh_waiter_unblock(h->w);
+        over = !h->answered && bosh_hold_ask(h, client_says(h, events, bb), why, result);
     }
-    return over;
+    learn(h->answered || (over && *why == BOSH_WHY_WAKE));
+    if (h->answered) {
+        bosh_waiter_free(h->w);
+        bosh_stay_learn(stay, events != 0);
+        stay->ours = false; /* it has been waited for */
+        *why = BOSH_WHY_WAKE;
+        *result = OK;
+    }
+    return over || h->answered;
 }
 
 /* Whether the client has closed the connection. bosh_hold_peek() may not tell: httpd's filters say "nothing
@@ -368,7 +408,8 @@ static bool hung_up(conn_rec *c)
 int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bool soon,
                    const bosh_hold_calls_t *calls, void *baton)
 {
-    bosh_hold_t h = {.r = r, .w = w, .deadline = deadline, .calls = calls, .baton = baton};
+    bosh_hold_t h = {
+        .r = r, .w = w, .deadline = deadline, .calls = calls, .baton = baton, .rearm = BOSH_NEVER};
     conn_rec *c = r->connection;
     apr_bucket_brigade *bb = apr_brigade_create(r->pool, c->bucket_alloc);
     bosh_client_t client = c->aborted ? BOSH_CLIENT_GONE : BOSH_CLIENT_QUIET;
@@ -399,14 +440,36 @@ int bosh_hold_wait(request_rec *r, bosh_waiter_t w, apr_time_t deadline, bool so
     return wait_blocked(&h, bb);
 }
 
+/* Of a seized waiter: answers it if that can be done here. due: when it must have a worker if nothing else happens. */
+static bosh_seized_t on_the_spot(bosh_hold_t *h, apr_time_t *due)
+{
+    bosh_hold_spot_t next;
+    bool stays;
+
+    if (!bosh_spot_begin(h->r, h->client)) {
+        return BOSH_SEIZED_FOR_WORKER;
+    }
+    next = h->calls->on_the_spot(h->r, h->baton, &h->deadline);
+    stays = bosh_spot_end(h->r, next == BOSH_SPOT_DONE);
+    h->answered = next == BOSH_SPOT_DONE;
+    *due = h->answered ? bosh_clock_now() + END_AFTER : h->deadline;
+    if (h->rearm < *due) {
+        *due = h->rearm;
+    }
+    if (next == BOSH_SPOT_AGAIN) {
+        return BOSH_SEIZED_WAITS;
+    }
+    return h->answered && stays && !h->told_more ? BOSH_SEIZED_ANSWERED : BOSH_SEIZED_FOR_WORKER;
+}
+
 void bosh_hold_wake(uint32_t id, uint32_t gen)
 {
     bosh_waiter_t w = {id, gen};
-    void *parked = bosh_waiter_seize(w);
+    bosh_hold_t *h = bosh_waiter_seize(w);
     apr_time_t due = BOSH_NEVER;
 
-    if (parked != NULL) {
-        bosh_seized_t what = bosh_park_on_the_spot(parked, &due);
+    if (h != NULL) {
+        bosh_seized_t what = on_the_spot(h, &due);
         bosh_waiter_release(w, what, due);
     }
 }

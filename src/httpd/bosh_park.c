@@ -61,9 +61,6 @@ APLOG_USE_MODULE(bosh);
  * connection needs a third of the memory that it has come to. Each time costs a wake and some 100 us. */
 #define OLD apr_time_from_sec(3)
 
-/* A request that was answered on the spot ends when the next one comes on its connection, or after so long. */
-#define END_AFTER apr_time_from_sec(1)
-
 /* Blocks of a connection's allocator: what headers, body and answer of its requests have needed beyond what a
  * waiting request occupies. */
 #define BLOCK      (8192 - APR_MEMNODE_T_SIZE)
@@ -79,7 +76,6 @@ typedef struct park_t {
     bool spot;            /* this hold may be answered on the spot */
     bool trimmed;         /* during this hold */
     apr_time_t began;     /* the hold */
-    apr_time_t rearm;     /* when the MPM must see it again, at the latest */
     int epoll;            /* -1 until the first hold */
     int wake;             /* the bell in it, which is not ours alone; -1 likewise */
     apr_os_sock_t client; /* the socket's own descriptor */
@@ -242,6 +238,7 @@ void bosh_park_begin(const bosh_hold_t *h)
     park_t *p = park_of(h->r->connection);
 
     p->hold = *h;
+    p->hold.client = p->client;
     p->holding = true;
     p->trimmed = false;
     p->began = bosh_clock_now();
@@ -249,13 +246,11 @@ void bosh_park_begin(const bosh_hold_t *h)
     p->spot = bosh_spot_possible(h->r);
 }
 
-void bosh_park_note(const request_rec *r)
+bosh_stay_t *bosh_park_stay(const request_rec *r)
 {
     park_t *p = async ? park_of(r->connection) : NULL;
 
-    if (p != NULL) {
-        p->stay.ours = true;
-    }
+    return p != NULL ? &p->stay : NULL;
 }
 
 bosh_hold_t *bosh_park_find(const request_rec *r)
@@ -471,38 +466,9 @@ static void suspend_connection(conn_rec *c, request_rec *r)
     if (!p->trimmed && p->began + OLD < due) {
         due = p->began + OLD;
     }
-    p->rearm = due;
+    p->hold.rearm = due;
     bosh_waiter_park(p->hold.w, (bosh_bell_t){.fd = p->wake, .set = p->epoll},
-                     due < p->hold.deadline ? due : p->hold.deadline, p->spot ? p : NULL);
-}
-
-bosh_seized_t bosh_park_on_the_spot(void *parked, apr_time_t *due)
-{
-    park_t *p = parked;
-    request_rec *r = p->hold.r;
-    bosh_hold_spot_t next;
-    bool stays;
-
-    if (!bosh_spot_begin(r, p->client)) {
-        return BOSH_SEIZED_FOR_WORKER;
-    }
-    next = p->hold.calls->on_the_spot(r, p->hold.baton, &p->hold.deadline);
-    stays = bosh_spot_end(r, next == BOSH_SPOT_DONE);
-    switch (next) {
-    case BOSH_SPOT_DONE:
-        p->hold.answered = true;
-        *due = bosh_clock_now() + END_AFTER;
-        if (p->rearm < *due) {
-            *due = p->rearm;
-        }
-        return stays && !p->hold.told_more ? BOSH_SEIZED_ANSWERED : BOSH_SEIZED_FOR_WORKER;
-    case BOSH_SPOT_AGAIN:
-        *due = p->rearm < p->hold.deadline ? p->rearm : p->hold.deadline;
-        return BOSH_SEIZED_WAITS;
-    case BOSH_SPOT_LATER:
-        break;
-    }
-    return BOSH_SEIZED_FOR_WORKER;
+                     due < p->hold.deadline ? due : p->hold.deadline, p->spot ? &p->hold : NULL);
 }
 
 static void resume_connection(conn_rec *c, request_rec *r)

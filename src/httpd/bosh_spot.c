@@ -78,10 +78,29 @@ apr_status_t bosh_spot_child_init(apr_pool_t *pchild)
                : rv;
 }
 
-static bool is_known(const ap_filter_t *f)
+/* Those that were found there: a request has ten, and each answer would be compared with all names. */
+static struct {
+    const ap_filter_rec_t *recs[16];
+    int n;
+} found;
+
+static bool is_known(const ap_filter_rec_t *rec)
 {
+    int n = __atomic_load_n(&found.n, __ATOMIC_ACQUIRE);
+
+    for (int i = 0; i < n; i++) {
+        if (found.recs[i] == rec) {
+            return true;
+        }
+    }
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-        if (ap_cstr_casecmp(f->frec->name, known[i]) == 0) {
+        if (ap_cstr_casecmp(rec->name, known[i]) == 0) {
+            apr_thread_mutex_lock(spot.mutex);
+            if (found.n < (int)(sizeof(found.recs) / sizeof(found.recs[0]))) {
+                found.recs[found.n] = rec;
+                __atomic_add_fetch(&found.n, 1, __ATOMIC_RELEASE);
+            }
+            apr_thread_mutex_unlock(spot.mutex);
             return true;
         }
     }
@@ -100,7 +119,7 @@ bool bosh_spot_possible(const request_rec *r)
         return false;
     }
     for (const ap_filter_t *f = r->output_filters; f != NULL; f = f->next) {
-        if (!is_known(f)) {
+        if (!is_known(f->frec)) {
             return false;
         }
     }

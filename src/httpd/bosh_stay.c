@@ -21,7 +21,7 @@
 #define MAX_MISSES 6 /* after them one answer in 64 is waited after */
 
 static int busy, most; /* `most` is set once, in child_init */
-static uint64_t came, stayed_away;
+static uint64_t worth, vain;
 
 void bosh_stay_child_init(int workers)
 {
@@ -77,34 +77,46 @@ static bool expects_more(const conn_rec *c)
            !c->aborted && !c->data_in_input_filters;
 }
 
-void bosh_stay(conn_rec *c, bosh_stay_t *s, bool stopping)
+bool bosh_stay_worth(bosh_stay_t *s)
 {
-    if (!s->ours || stopping || !expects_more(c)) {
-        return;
-    }
     if (s->skip > 0) {
         s->skip--;
-        return;
+        return false;
     }
-    if (!bosh_stay_affordable() || !send_all(c)) {
-        return;
-    }
-    if (wait_for_client(c)) {
-        c->data_in_input_filters =
-            1; /* the MPM then processes the connection again, instead of polling it */
+    return true;
+}
+
+void bosh_stay_learn(bosh_stay_t *s, bool came)
+{
+    __atomic_add_fetch(came ? &worth : &vain, 1, __ATOMIC_RELAXED);
+    if (came) {
         s->misses = 0;
-        __atomic_add_fetch(&came, 1, __ATOMIC_RELAXED);
         return;
     }
-    __atomic_add_fetch(&stayed_away, 1, __ATOMIC_RELAXED);
     if (s->misses < MAX_MISSES) {
         s->misses++;
     }
     s->skip = (uint8_t)((1U << s->misses) - 1);
 }
 
-void bosh_stay_count(uint64_t *worth, uint64_t *vain)
+void bosh_stay(conn_rec *c, bosh_stay_t *s, bool stopping)
 {
-    *worth = __atomic_load_n(&came, __ATOMIC_RELAXED);
-    *vain = __atomic_load_n(&stayed_away, __ATOMIC_RELAXED);
+    bool came;
+
+    if (!s->ours || stopping || !expects_more(c) || !bosh_stay_worth(s) ||
+        !bosh_stay_affordable() || !send_all(c)) {
+        return;
+    }
+    came = wait_for_client(c);
+    bosh_stay_learn(s, came);
+    if (came) {
+        c->data_in_input_filters =
+            1; /* the MPM then processes the connection again, instead of polling it */
+    }
+}
+
+void bosh_stay_count(uint64_t *came, uint64_t *stayed_away)
+{
+    *came = __atomic_load_n(&worth, __ATOMIC_RELAXED);
+    *stayed_away = __atomic_load_n(&vain, __ATOMIC_RELAXED);
 }

@@ -52,7 +52,8 @@ typedef struct row_t {
     bool queued;
     bool told_stop;
     bool async;   /* counted in table.async, from its first park on */
-    void *parked; /* PARKED: what may be seized */
+    uint8_t was;  /* SEIZED: the hand it was in */
+    void *parked; /* PARKED, BLOCKED: what may be seized; NULL: not that */
 } row_t;
 
 static struct {
@@ -132,8 +133,6 @@ static uint32_t id_of(const row_t *x)
     return (uint32_t)(x - table.rows);
 }
 
-/* ---- deadlines ---- */
-
 /* The loop need not be told of a deadline that is not before the one it sleeps for. */
 static void announce(apr_time_t due)
 {
@@ -205,7 +204,7 @@ static bosh_bell_t summon(row_t *x)
     return x->bell;
 }
 
-/* The same, all of it. A system call under the mutex: where one is not called for each stanza. */
+/* A system call under the mutex: where one is not called for each stanza. */
 static void summon_now(row_t *x)
 {
     bosh_bell_ring(summon(x));
@@ -242,8 +241,6 @@ static bool reclaim(row_t *x)
     x->hand = WORKER;
     return rung;
 }
-
-/* ---- rows ---- */
 
 void bosh_waiter_register(void)
 {
@@ -375,8 +372,10 @@ static bosh_bell_t rest(row_t *x, apr_time_t due)
     if (x->asked || (table.stopping && !x->told_stop)) {
         return summon(x);
     }
-    bosh_timers_set(&table.timers, &x->timer, due);
-    announce(due);
+    if (x->hand == PARKED) {
+        bosh_timers_set(&table.timers, &x->timer, due);
+        announce(due);
+    }
     return BOSH_NO_BELL;
 }
 
@@ -408,8 +407,9 @@ void *bosh_waiter_seize(bosh_waiter_t w)
     if (x == NULL) {
         return NULL;
     }
-    if (x->hand == PARKED && x->parked != NULL && !x->asked) {
+    if ((x->hand == PARKED || x->hand == BLOCKED) && x->parked != NULL && !x->asked && !x->rung) {
         bosh_timers_set(&table.timers, &x->timer, BOSH_NEVER);
+        x->was = x->hand;
         x->hand = SEIZED;
         parked = x->parked;
     } else {
@@ -429,13 +429,15 @@ void bosh_waiter_release(bosh_waiter_t w, bosh_seized_t what, apr_time_t due)
     if (x == NULL) {
         return;
     }
-    x->hand = PARKED;
+    x->hand = x->was;
     if (what == BOSH_SEIZED_FOR_WORKER) {
         x->asked |= BOSH_ASKED_WAKE;
     } else if (what == BOSH_SEIZED_ANSWERED) {
         x->parked = NULL;
-        x->async = false;
-        table.async--;
+        if (x->async) {
+            x->async = false;
+            table.async--;
+        }
     }
     bell = rest(x, due);
     pthread_cond_broadcast(&table.released);
@@ -470,7 +472,7 @@ static bool may_block(void)
     return table.cfg.max_blocked == 0 || table.blocked < table.cfg.max_blocked;
 }
 
-apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd)
+apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd, void *seizable)
 {
     apr_status_t rv = bosh_bell_take(fd);
     row_t *x = rv == APR_SUCCESS ? enter(w, false) : NULL;
@@ -480,23 +482,22 @@ apr_status_t bosh_waiter_block(bosh_waiter_t w, int *fd)
         table.blocked++;
         x->hand = BLOCKED;
         x->bell = (bosh_bell_t){.fd = *fd, .set = -1};
-        if (x->asked || (table.stopping && !x->told_stop)) {
-            summon_now(x);
-        }
+        x->parked = seizable;
+        bosh_bell_ring(rest(x, BOSH_NEVER));
     }
     if (x != NULL) {
         unlock();
     }
-    if (rv == APR_SUCCESS && !may) {
-        bosh_bell_give(*fd);
-        rv = APR_EBUSY;
+    if (rv != APR_SUCCESS || may) {
+        return rv;
     }
-    return rv;
+    bosh_bell_give(*fd);
+    return APR_EBUSY;
 }
 
 void bosh_waiter_unblock(bosh_waiter_t w)
 {
-    row_t *x = enter(w, false);
+    row_t *x = enter(w, true);
 
     if (x != NULL) {
         if (x->hand == BLOCKED) {

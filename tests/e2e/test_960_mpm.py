@@ -477,6 +477,21 @@ def test_workers_are_left_to_others(httpd):
 
 # ---- answers on the spot ----
 
+def test_an_answer_is_sent_while_its_worker_waits_for_it(httpd, stub):
+    """Who asks the server something has a worker that waits for a moment, and then for the next request."""
+    server = httpd(children=1, threads=8, upstreams=[stub.upstream()], directives=STATUS, name="ask")
+    client = server.client()
+    session, _ = client.start(stub)
+    conn, before = client.connect(), numbers(server)
+    for i in range(40):
+        answer = session.send_next(f"<iq xmlns='{X.NS_CLIENT}' type='get' id='{i}'><q xmlns='x'/></iq>", conn=conn).answer()
+        assert [kid.get("id") for kid in answer.kids] == [f"{i}"]
+    now = numbers(server)
+    assert now["on_the_spot"] - before["on_the_spot"] >= 10 and now["stays"] - before["stays"] >= 10, (before, now)
+    client.close()
+    server.stop()
+
+
 def held_on(session, conn):
     """The next request of the session, on this connection; it waits."""
     return session.send_next(conn=conn).held()
@@ -510,13 +525,13 @@ def test_a_request_answered_on_the_spot_ends_when_its_client_stays_away(httpd, s
     session, upstream = client.start(stub)
     conn = client.connect()
     exchange = held_on(session, conn)
-    logged = server.access_log.read_text().count("POST")
+    logged, before = server.access_log.read_text().count("POST"), numbers(server)["on_the_spot"]
     upstream.send_message("one")
     assert exchange.answer().texts() == ["one"]
 
     def counts():
         now = numbers(server)
-        return (now["on_the_spot"], now["held_async"]) == (1, 0)
+        return (now["on_the_spot"], now["held_async"]) == (before + 1, 0)
     wait_for(counts, 5, "it is counted, after it was written")
     wait_for(lambda: server.access_log.read_text().count("POST") == logged + 1, 10, "it is logged")
     exchange = held_on(session, conn)
@@ -531,10 +546,11 @@ def test_a_connection_that_is_to_close_closes_at_once(httpd, stub):
     client = server.client()
     session, upstream = client.start(stub)
     exchange = session.send_next(conn=client.connect(), headers={"Connection": "close"}).held()
+    before = numbers(server)["on_the_spot"]
     upstream.send_message("last")
     assert exchange.answer().texts() == ["last"]
     exchange.conn.wait_eof(0.9)  # before it would end anyway
-    assert numbers(server)["on_the_spot"] == 1
+    assert numbers(server)["on_the_spot"] == before + 1
     client.close()
     server.stop()
 
