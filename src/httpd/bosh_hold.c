@@ -366,7 +366,7 @@ static bool wait_briefly(bosh_hold_t *h, apr_bucket_brigade *bb, bosh_why_t *why
 {
     apr_time_t until = bosh_clock_now() + BRIEFLY;
     bosh_stay_t *stay = bosh_park_stay(h->r);
-    bool over = false, spot;
+    bool over = false, waited = false, spot;
     short events = 0;
     int bell;
 
@@ -379,11 +379,14 @@ static bool wait_briefly(bosh_hold_t *h, apr_bucket_brigade *bb, bosh_why_t *why
     spot = stay->skip == 0 && bosh_spot_possible(h->r);
     while (!over && !h->answered && bosh_clock_now() < until &&
            bosh_waiter_block(h->w, &bell, spot ? h : NULL) == APR_SUCCESS) {
+        waited = true;
         events = sleep_briefly(h->client, bell, until);
         bosh_waiter_unblock(h->w);
         over = !h->answered && bosh_hold_ask(h, client_says(h, events, bb), why, result);
     }
-    learn(h->answered || (over && *why == BOSH_WHY_WAKE));
+    if (waited) {
+        learn(h->answered || (over && *why == BOSH_WHY_WAKE));
+    }
     if (h->answered) {
         bosh_waiter_free(h->w);
         bosh_stay_learn(stay, events != 0);
