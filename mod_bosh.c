@@ -191,7 +191,8 @@ static apr_status_t make_retained(server_rec *s, const bosh_arena_sizes_t *sizes
     if (rv == APR_SUCCESS) {
         retained->sizes = *sizes;
         retained->usable = true;
-        apr_pool_userdata_setn(retained, RETAINED_KEY, apr_pool_cleanup_null, p);
+        /* Copies the key: this module may be another one, at another place, when it is looked for. */
+        apr_pool_userdata_set(retained, RETAINED_KEY, apr_pool_cleanup_null, p);
     }
     return rv;
 }
