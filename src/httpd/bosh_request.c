@@ -52,9 +52,18 @@ typedef struct wait_t {
     bosh_verdict_t v;
 } wait_t;
 
+/* The process ends. Pools of connections may end after that of the child. */
+static apr_status_t forget_lock(void *unused)
+{
+    (void)unused;
+    child.lock = NULL;
+    return APR_SUCCESS;
+}
+
 void bosh_request_child_init(apr_pool_t *pchild, bosh_loop_t *loop)
 {
     child.loop = loop;
+    apr_pool_cleanup_register(pchild, NULL, forget_lock, apr_pool_cleanup_null);
     if (loop != NULL) {
         child.lock = bosh_loop_lock(loop);
         child.peer = bosh_loop_peer(loop);
@@ -92,7 +101,7 @@ static apr_status_t sending_ends(void *baton)
 {
     const sending_t *w = baton;
 
-    if (w->conn->aborted) {
+    if (w->conn->aborted && child.lock != NULL) {
         bosh_lock(child.lock);
         bosh_session_unsent(child.lock->arena, w->session, w->serial, w->rid);
         bosh_unlock(child.lock);
@@ -203,12 +212,18 @@ static bosh_hold_spot_t answer_here(request_rec *r, void *baton, apr_time_t *dea
     wait_t *w = baton;
     start_t start;
 
+    start.n = 0;
     bosh_lock(child.lock);
     bosh_session_poll(child.lock->arena, bosh_clock_now(), &w->conf->limits, false, w->holder,
                       &w->v);
-    fetch_start(&w->v, &start);
+    if (!w->v.join) {
+        fetch_start(&w->v, &start);
+    }
     bosh_unlock(child.lock);
-    if (w->v.act == BOSH_DO_HOLD && !w->v.join) {
+    if (w->v.join) {
+        return BOSH_SPOT_LATER;
+    }
+    if (w->v.act == BOSH_DO_HOLD) {
         *deadline = w->v.deadline;
         return BOSH_SPOT_AGAIN;
     }
