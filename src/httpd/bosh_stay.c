@@ -6,9 +6,11 @@
 #include "bosh_stay.h"
 
 #include <poll.h>
+#include <unistd.h>
 
 #include <apr_portable.h>
 
+#include <ap_mpm.h>
 #include <http_connection.h>
 #include <scoreboard.h>
 
@@ -38,9 +40,27 @@ void bosh_stay_end(void)
     __atomic_sub_fetch(&busy, 1, __ATOMIC_RELAXED);
 }
 
+/* Event accepts connections by the number of idle workers (AsyncRequestWorkerFactor), and says here when it has
+ * stopped. The parent writes our pid there, and may not have done so yet. */
+static bool accepting(void)
+{
+    static const process_score *found;
+    const process_score *ps = __atomic_load_n(&found, __ATOMIC_RELAXED);
+    int n = 0;
+
+    if (ps == NULL && ap_mpm_query(AP_MPMQ_HARD_LIMIT_DAEMONS, &n) == APR_SUCCESS) {
+        for (int i = 0; i < n && ps == NULL; i++) {
+            ps = ap_get_scoreboard_process(i);
+            ps = ps != NULL && ps->pid == getpid() ? ps : NULL;
+        }
+        __atomic_store_n(&found, ps, __ATOMIC_RELAXED);
+    }
+    return ps == NULL || !ps->not_accepting;
+}
+
 bool bosh_stay_affordable(void)
 {
-    return __atomic_load_n(&busy, __ATOMIC_RELAXED) <= most;
+    return __atomic_load_n(&busy, __ATOMIC_RELAXED) <= most && accepting();
 }
 
 /* As the MPM does it before it waits itself. False: the client is slow, or gone; the MPM will see. */

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 
 import pytest
@@ -600,5 +601,31 @@ def test_what_came_before_the_message_goes_first(httpd, stub):
         upstream.send_message(f"{i}")
         upstream.wait_read()
         assert session.send(session.rid).answer().texts() == [f"{i}"], "it waits for the repeat"
+    client.close()
+    server.stop()
+
+
+def test_clients_that_are_stayed_with_do_not_keep_others_out(httpd, stub):
+    """Event accepts connections by the number of idle workers: who stays must not be missing there."""
+    server = httpd(children=1, threads=8, upstreams=[stub.upstream()], directives="AsyncRequestWorkerFactor 2\n", name="door")
+    client = server.client()
+    held = [client.start(stub)[0].send_next(conn=client.connect()).held(0) for _ in range(12)]
+    stop = threading.Event()
+
+    def chat():
+        conn = client.connect()
+        while not stop.is_set():
+            stranger(client, conn)
+    quick = [threading.Thread(target=chat, daemon=True) for _ in range(6)]
+    for thread in quick:
+        thread.start()
+    try:
+        for _ in range(10):
+            assert client.post(new_body()).raw(20).status == 200
+    finally:
+        stop.set()
+        for thread in quick:
+            thread.join(20)
+    assert len(held) == 12
     client.close()
     server.stop()
