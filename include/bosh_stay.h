@@ -29,7 +29,8 @@ void bosh_stay_child_init(int workers);
 void bosh_stay_begin(void);
 void bosh_stay_end(void);
 
-/* Whether so many workers are free that one which has a connection may wait for some milliseconds. Any worker. */
+/* Whether so many workers are free that one which has a connection may wait for some milliseconds, and the child
+ * accepts connections, which event makes depend on idle workers. Any worker. */
 bool bosh_stay_affordable(void);
 
 /* Whether this client is worth waiting for, after this answer; and that it was, or was not. Worker. */
