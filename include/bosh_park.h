@@ -31,6 +31,7 @@ typedef struct bosh_hold_t {
     bool answered;  /* on the spot: only its end is left to do */
     apr_os_sock_t client; /* its descriptor */
     apr_time_t rearm;     /* parked: when the MPM must see it again, at the latest */
+    apr_time_t asked;     /* blocked, HTTP/2: when it was woken last */
 } bosh_hold_t;
 
 /* register_hooks and child_init. */

@@ -39,6 +39,11 @@ APLOG_USE_MODULE(bosh);
  * a deadline that it has let pass. */
 #define LOOK_UP apr_time_from_sec(1)
 
+/* Whoever wakes it may want to know whether its client is there (bosh_pace.h), and mod_http2 may be about to see: for
+ * this long it looks up more often. */
+#define ASKED_FOR    apr_time_from_sec(1)
+#define LOOK_UP_SOON apr_time_from_msec(50)
+
 /* Blank lines that a client may send between two requests; as many as httpd's own check lets
  * pass. */
 #define MAX_BLANK_LINES 10
@@ -232,7 +237,7 @@ static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade 
                                 apr_time_t until)
 {
     conn_rec *c = h->r->connection;
-    apr_time_t left = until - bosh_clock_now();
+    apr_time_t left = until - bosh_clock_now(), limit;
     struct pollfd fds[2] = {
         {.fd = wake_fd, .events = POLLIN},
         {.fd = client_socket(c), .events = POLLRDHUP}, /* poll() ignores -1 */
@@ -242,8 +247,9 @@ static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade 
     if (!h->told_more) {
         fds[1].events |= POLLIN;
     }
-    if (left > LOOK_UP) {
-        left = LOOK_UP;
+    limit = bosh_clock_now() < h->asked + ASKED_FOR ? LOOK_UP_SOON : LOOK_UP;
+    if (left > limit) {
+        left = limit;
     }
     n = left <= 0 ? 0 : poll(fds, 2, (int)apr_time_as_msec(left + 999));
     if (n <= 0) {
@@ -251,6 +257,7 @@ static bosh_client_t sleep_once(bosh_hold_t *h, int wake_fd, apr_bucket_brigade 
     }
     if (n > 0 && (fds[0].revents & POLLIN)) {
         bosh_bell_hush(wake_fd);
+        h->asked = c->master != NULL ? bosh_clock_now() : 0;
     }
     if (c->aborted || (c->master != NULL && c->master->aborted)) {
         return BOSH_CLIENT_GONE; /* HTTP/2: the stream was reset, the connection lost */

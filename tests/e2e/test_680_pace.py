@@ -6,10 +6,11 @@ The rules are in tests/unit/test_pace.c; here it is whether the end of a connect
 
 import shutil
 import subprocess
+import time
 
 import pytest
 import xmltool as X
-from bosh_env import VALGRIND
+from bosh_env import VALGRIND, wait_for
 from client import E, TB
 
 CURL = shutil.which("curl")
@@ -97,19 +98,44 @@ def test_R_19_reloads_when_each_request_blocks_a_worker(blocking, stub):
     client.close()
 
 
+def h2_page(server, session, upstream, n):
+    """Holds a request, the nth with a message, over HTTP/2 until it is terminated."""
+    session.rid += 1
+    page = subprocess.Popen([CURL, "-sS", "--http2-prior-knowledge", "--max-time", "20", "-o", "/dev/null",
+                             "-H", "Content-Type: text/xml", "--data-binary",
+                             session.body(session.rid, X.message(f"up {n}")), server.url()])
+    upstream.wait_bodies(n)
+    return page
+
+
 @pytest.mark.skipif(not CURL, reason="no curl")
 def test_R_19_reloads_over_http2(h2_server, stub):
     client = h2_server.client()
     session, upstream = client.start(stub)
 
     def leave(n):
-        session.rid += 1
-        page = subprocess.Popen([CURL, "-sS", "--http2-prior-knowledge", "--max-time", "20", "-o", "/dev/null",
-                                 "-H", "Content-Type: text/xml", "--data-binary",
-                                 session.body(session.rid, X.message(f"up {n}")), h2_server.url()])
-        upstream.wait_bodies(n)
+        page = h2_page(h2_server, session, upstream, n)
         page.terminate()
         page.wait()
     # What is sent while mod_http2 has not seen the end of the connection would go there.
     reloads(session, upstream, 3, leave, patience=1.3)
+    client.close()
+
+
+@pytest.mark.skipif(not CURL, reason="no curl")
+def test_R_19_a_reload_over_http2_that_shows_later(h2_server, stub):
+    """The end of the page's connection comes behind the next page's request, as on a busy server."""
+    client = h2_server.client()
+    session, upstream = client.start(stub)
+    page = h2_page(h2_server, session, upstream, 1)
+    answer = session.send_next()
+    answer.held(0.1)
+    page.terminate()
+    page.wait()
+    # Not only when the new request is convicted, a second after it came (BOSH_PACE_GRACE).
+    wait_for(lambda: "HTTP/2.0" in h2_server.access_log.read_text(), what="the end of the page's request")
+    assert time.monotonic() - answer.sent_at < 0.9
+    answer.held(1.3)
+    upstream.send_message("after")
+    assert answer.answer().texts() == ["after"]
     client.close()
