@@ -216,10 +216,13 @@ all() {
         [ "$rc" -eq 0 ] || [ "$f" -gt 0 ] || f=1
         [ $((p + f)) -gt 0 ] || f=1
         passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-        [ "$f" -eq 0 ] || broken+=("$step ($f): $log")
+        if [ "$f" -gt 0 ]; then # named again at the end: of a long log often only that is seen
+            broken+=("failed: $step ($f): $log")
+            mapfile -t -n 40 -O ${#broken[@]} broken < <(grep -A 4 "^FAIL" "$log" | cut -c 1-300)
+        fi
         printf -- '--- %s: %s s ---\n\n' "$step" "$(since "$start")"
     done
-    [ ${#broken[@]} -eq 0 ] || printf 'failed: %s\n' "${broken[@]}"
+    [ ${#broken[@]} -eq 0 ] || printf "%s\n" "${broken[@]}"
     last_line $passed $failed $skipped
     [ $failed -eq 0 ]
 }

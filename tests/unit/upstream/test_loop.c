@@ -5,6 +5,9 @@
 #define MSG "<message xmlns='jabber:client'><body>%06d</body></message>"
 #define END "</stream:stream>"
 
+#define STOPS                                                                                      \
+    apr_time_from_sec(5) /* it takes one when a server stands still; on a busy machine more */
+
 /* ---- back-pressure ---- */
 
 /* Sends messages until the loop has stopped reading and the socket is full; returns how many went out whole.
@@ -239,7 +242,7 @@ START_TEST(stop_with_blocked_server)
     block_server(&c);
     start = bosh_clock_now();
     ck_assert_int_eq(bosh_loop_stop(R.loop), APR_SUCCESS);
-    ck_assert_int_lt(bosh_clock_now() - start, apr_time_from_msec(1900));
+    ck_assert_int_lt(bosh_clock_now() - start, STOPS);
     while ((n = read(c.fd, got + have, sizeof(got) - 1 - have)) > 0) {
         have += (size_t)n;
     }
@@ -261,16 +264,32 @@ static bool expired(unsigned n)
     return yes;
 }
 
-START_TEST(deadlines_of_held_requests)
+/* Of a deadline in 50 ms, asked for when the loop has just swept. */
+static apr_time_t expires_after(void)
 {
-    apr_time_t start = bosh_clock_now();
+    apr_time_t took, start = bosh_clock_now();
 
+    R.expires = 0;
     loop_open();
     __atomic_store_n(&R.deadline, start + apr_time_from_msec(50), __ATOMIC_SEQ_CST);
     bosh_loop_kick(R.loop);
     AWAIT(expired(1));
-    ck_assert_int_ge(bosh_clock_now() - start, apr_time_from_msec(50));
-    ck_assert_int_lt(bosh_clock_now() - start, apr_time_from_msec(900)); /* not by the sweep */
+    took = bosh_clock_now() - start;
+    R.deadline = BOSH_NEVER;
+    return took;
+}
+
+START_TEST(deadlines_of_held_requests)
+{
+    apr_time_t took = expires_after();
+
+    /* Not by the sweep, which comes after a second. The machine may stand still for as long, but not every time. */
+    for (int more = 4; more > 0 && took >= apr_time_from_msec(900); more--) {
+        loop_close();
+        took = expires_after();
+    }
+    ck_assert_int_ge(took, apr_time_from_msec(50));
+    ck_assert_int_lt(took, apr_time_from_msec(900));
 }
 END_TEST
 
@@ -434,7 +453,7 @@ START_TEST(stop_ends_sessions)
     pthread_create(&server, NULL, closing_server, &c.fd);
     start = bosh_clock_now();
     ck_assert_int_eq(bosh_loop_stop(R.loop), APR_SUCCESS);
-    ck_assert_int_lt(bosh_clock_now() - start, apr_time_from_msec(1900));
+    ck_assert_int_lt(bosh_clock_now() - start, STOPS);
     pthread_join(server, NULL);
     ck_assert_int_eq((int)peer_state(me), BOSH_PEER_FREE);
     c.rid--; /* both come again, to another child */
