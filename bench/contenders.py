@@ -74,7 +74,7 @@ class Apache(Httpd):
     """httpd as Debian configures it, with the event MPM. lines: for the Location of the endpoint. edit: a function that has
     the last word on the text of the configuration."""
 
-    def __init__(self, lines, modules=(), directives="", children=2, threads=64, factor=400, addresses=("127.0.0.1",), edit=str):
+    def __init__(self, lines, modules=(), directives="", children=2, threads=128, factor=400, addresses=("127.0.0.1",), edit=str):
         super().__init__(children=children, threads=threads, name="bench")
         self.lines, self.more, self.directives = lines, modules, directives
         self.factor, self.addresses, self.edit = factor, addresses, edit
@@ -113,7 +113,7 @@ class Contender:
     ours = False    # what goes wrong there makes the run fail
     children = 2
 
-    def __init__(self, sessions=1000, children=None, threads=64, addresses=("127.0.0.1",)):
+    def __init__(self, sessions=1000, children=None, threads=128, addresses=("127.0.0.1",)):
         self.sessions, self.addresses, self.threads = sessions, addresses, threads
         self.children = children or self.children
 

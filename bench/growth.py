@@ -47,7 +47,7 @@ def files_each():
 class Fleet:
     """An httpd with mod_bosh and as many load generators as its sessions need."""
 
-    def __init__(self, sessions, children, threads=64, more=0, **options):
+    def __init__(self, sessions, children, threads=128, more=0, **options):
         """more: load generators beside those of `sessions`, for what the caller starts with extra()."""
         n = -(-sessions // PER_LOADER)
         self.sinks = [free_port() for _ in range(n + more)]
