@@ -111,7 +111,7 @@ static inline int32_t bosh_loop_age(const bosh_loop_cfg_t *cfg, uint32_t generat
     return (int32_t)(generation - cfg->generation);
 }
 
-#define BOSH_ALONE_TIME apr_time_from_sec(3)  /* no peer to give to, and none can be expected */
+#define BOSH_ALONE_TIME apr_time_from_sec(5)  /* no peer to give to, and none can be expected */
 #define BOSH_LATE_TIME  apr_time_from_sec(30) /* ... one is to come, but does not */
 #define BOSH_DRAIN_TIME apr_time_from_sec(60) /* everything else is done, and still streams */
 #define BOSH_FORCE_TIME apr_time_from_sec(2)  /* for a loop that was told to end at once */
