@@ -127,4 +127,7 @@ void bosh_hold_stop(void);
 /* Requests waiting now: thread-less and blocked. */
 void bosh_hold_count(uint32_t *async, uint32_t *blocked);
 
+/* How many of this process got so old that their connection gave back the memory it did not need. Any thread. */
+uint64_t bosh_hold_trims(void);
+
 #endif

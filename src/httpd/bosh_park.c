@@ -57,9 +57,14 @@ APLOG_USE_MODULE(bosh);
 /* With less Timeout than this the re-arming costs more than a blocked thread. */
 #define MIN_TIMEOUT apr_time_from_sec(1)
 
-/* A request that has waited this long will go on waiting, more often than not: until it is answered, its
- * connection needs a third of the memory that it has come to. Each time costs a wake and some 100 us. */
-#define OLD apr_time_from_sec(3)
+/*
+ * A request that has waited this long will go on waiting, more often than not: until it is answered, its connection
+ * needs a third of the memory that it has come to. Each time costs a wake, and 140 us with what has to be allocated
+ * again: where the answer comes sooner than WORTH after it, the next one has to wait twice as long.
+ */
+#define OLD    apr_time_from_sec(3)
+#define OLDEST apr_time_from_sec(48)
+#define WORTH  apr_time_from_sec(15)
 
 /* Blocks of a connection's allocator: what headers, body and answer of its requests have needed beyond what a
  * waiting request occupies. */
@@ -74,8 +79,9 @@ typedef struct park_t {
     bool flying; /* a wake of this connection has not landed yet */
     bool watch_input;
     bool spot;            /* this hold may be answered on the spot */
-    bool trimmed;         /* during this hold */
     apr_time_t began;     /* the hold */
+    apr_time_t trimmed;   /* during it, or 0 */
+    apr_time_t old;       /* how long a hold of this connection lasts before it is trimmed */
     int epoll;            /* -1 until the first hold */
     int wake;             /* the bell in it, which is not ours alone; -1 likewise */
     apr_os_sock_t client; /* the socket's own descriptor */
@@ -85,8 +91,9 @@ typedef struct park_t {
     apr_bucket_brigade *bb;
 } park_t;
 
-static bool async;  /* set once in child_init */
-static int no_more; /* set once, when the child stops; atomic */
+static bool async;     /* set once in child_init */
+static uint64_t trims; /* atomic */
+static int no_more;    /* set once, when the child stops; atomic */
 static volatile apr_uint32_t said_no_descriptors;
 
 static park_t *park_of(const conn_rec *c)
@@ -233,6 +240,11 @@ bool bosh_park_possible(const request_rec *r)
     return rv == APR_SUCCESS;
 }
 
+uint64_t bosh_hold_trims(void)
+{
+    return __atomic_load_n(&trims, __ATOMIC_RELAXED);
+}
+
 void bosh_park_begin(const bosh_hold_t *h)
 {
     park_t *p = park_of(h->r->connection);
@@ -240,7 +252,7 @@ void bosh_park_begin(const bosh_hold_t *h)
     p->hold = *h;
     p->hold.client = p->client;
     p->holding = true;
-    p->trimmed = false;
+    p->trimmed = 0;
     p->began = bosh_clock_now();
     p->timeout = timeout_of(h->r);
     p->spot = bosh_spot_possible(h->r);
@@ -278,12 +290,25 @@ static void land(park_t *p)
     bosh_waiter_landed();
 }
 
+/* Of a hold that was trimmed. */
+static void learn(park_t *p)
+{
+    if (bosh_clock_now() - p->trimmed >= WORTH) {
+        p->old = OLD;
+    } else if (p->old < OLDEST) {
+        p->old *= 2;
+    }
+}
+
 /* What the core does when a handler has returned. The request is gone after it. */
 static void end_request(conn_rec *c, park_t *p, bosh_why_t why, int result)
 {
     request_rec *r = p->hold.r;
 
     p->holding = false;
+    if (p->trimmed != 0) {
+        learn(p);
+    }
     if (why == BOSH_WHY_GONE) {
         c->aborted = 1; /* before the log entry is written */
         c->keepalive = AP_CONN_CLOSE;
@@ -363,9 +388,10 @@ static void resumed(conn_rec *c, park_t *p)
         end_request(c, p, why, result);
         return;
     }
-    if (!p->trimmed && bosh_clock_now() - p->began >= OLD) {
+    if (p->trimmed == 0 && bosh_clock_now() - p->began >= p->old) {
         trim(c);
-        p->trimmed = true;
+        p->trimmed = bosh_clock_now();
+        __atomic_fetch_add(&trims, 1, __ATOMIC_RELAXED);
     }
     wait_again(c, p);
 }
@@ -425,6 +451,7 @@ static int process_connection(conn_rec *c)
     if (p == NULL) {
         p = apr_pcalloc(c->pool, sizeof(*p));
         p->epoll = p->wake = -1;
+        p->old = OLD;
         ap_set_module_config(c->conn_config, &bosh_module, p);
     }
     if (p->in_wrapper) {
@@ -463,8 +490,8 @@ static void suspend_connection(conn_rec *c, request_rec *r)
     p->swapped = true;
     now = bosh_clock_now();
     due = now + p->timeout - (p->timeout < 4 * REARM_BEFORE ? p->timeout / 4 : REARM_BEFORE);
-    if (!p->trimmed && p->began + OLD < due) {
-        due = p->began + OLD;
+    if (p->trimmed == 0 && p->began + p->old < due) {
+        due = p->began + p->old;
     }
     p->hold.rearm = due;
     bosh_waiter_park(p->hold.w, (bosh_bell_t){.fd = p->wake, .set = p->epoll},

@@ -44,7 +44,7 @@ typedef struct snap_t {
     uint64_t live, ending, tomb, capacity, held;
     uint64_t used, free, chunks, bytes;
     bosh_counters_t count;
-    uint64_t async, blocked, spot, stays, vain_stays, streams, sockets;
+    uint64_t async, blocked, spot, stays, vain_stays, trims, streams, sockets;
     bosh_loop_stats_t loop;
     uint32_t me;
     uint32_t npeers;
@@ -152,6 +152,7 @@ static snap_t *take_snapshot(apr_pool_t *p)
     snap->blocked = blocked;
     snap->spot = bosh_spot_count();
     bosh_stay_count(&snap->stays, &snap->vain_stays);
+    snap->trims = bosh_hold_trims();
     bosh_loop_stats(loop, &snap->loop);
     snap->streams = snap->loop.streams;
     snap->sockets = snap->loop.sockets;
@@ -276,6 +277,9 @@ static const row_t rows[] = {
      AT(stays)},
     {CHILD, "stays_in_vain", "Such waits in vain", NULL, "bosh_child_stays_total",
      "end=\"nothing\"", NULL, AT(vain_stays)},
+    {CHILD, "trims", "Old holds trimmed", NULL, "bosh_child_trims_total", NULL,
+     "Held requests whose connection gave back memory, in the process that answers this.",
+     AT(trims)},
     {CHILD, "streams", "Stream objects", NULL, "bosh_loop_streams", NULL,
      "Streams of the process that answers this.", AT(streams)},
     {CHILD, "sockets", "Streams with a socket", NULL, "bosh_loop_sockets", NULL,

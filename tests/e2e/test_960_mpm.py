@@ -416,6 +416,22 @@ def numbers(server):
     return json.loads(child.body)["child"]
 
 
+def test_an_old_hold_is_trimmed_where_that_lasts(httpd, stub):
+    """After three seconds; after six when the answer came soon after that."""
+    server = httpd(children=1, upstreams=[stub.upstream()], directives=STATUS, name="trim")
+    client = server.client()
+    session, upstream = client.start(stub)
+    trims, conn = numbers(server)["trims"], client.connect()
+    for n, (seconds, trimmed) in enumerate([(3.5, 1), (4, 1), (6.5, 2)]):
+        answer = session.send_next(conn=conn).held(seconds)
+        # By the machine's load it may come late, never too early.
+        wait_for(lambda: numbers(server)["trims"] == trims + trimmed, 2 * SLOW, f"hold {n} is trimmed or not")
+        upstream.send_message(f"m{n}")
+        assert answer.answer().texts() == [f"m{n}"]
+    client.close()
+    server.stop()
+
+
 def stays(server):
     """(waits of workers for a client's next request, those in vain) of the only child."""
     child = numbers(server)
