@@ -49,6 +49,9 @@ def started(httpd, stub_server, ca):
         children = children or (6 if prefork else 2)
         if prefork and slack:
             directives += f"MaxRequestWorkers {3 * children}\nServerLimit {3 * children}\n"
+        if mpm == "worker" and slack:  # why: test_991_stop.py, test_the_only_child_is_recycled
+            directives += (f"MaxRequestWorkers {3 * 16 * children}\nServerLimit {3 * children}\n"
+                           f"MinSpareThreads {16 * (children - 1) + 1}\n")
         lines = [f"example.com {stub_server.address} tls={options.pop('policy', 'direct')} ca={ca.pem}",
                  f"plain.example {stub_server.address} tls=off"]
         server = httpd(mpm=mpm, children=children, threads=16, upstreams=lines, directives=directives, **options)
