@@ -62,9 +62,10 @@ APLOG_USE_MODULE(bosh);
  * needs a third of the memory that it has come to. Each time costs a wake, and 140 us with what has to be allocated
  * again: where the answer comes sooner than WORTH after it, the next one has to wait twice as long.
  */
-#define OLD    apr_time_from_sec(3)
-#define OLDEST apr_time_from_sec(48)
-#define WORTH  apr_time_from_sec(15)
+#define OLD apr_time_from_sec(3)
+#define OLDEST                                                                                     \
+    apr_time_from_sec(24) /* a hold of 55 s, the default, is worth it then: back to OLD */
+#define WORTH apr_time_from_sec(15)
 
 /* Blocks of a connection's allocator: what headers, body and answer of its requests have needed beyond what a
  * waiting request occupies. */
