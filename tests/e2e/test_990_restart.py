@@ -310,7 +310,7 @@ def test_stop_in_the_middle_of_draining(httpd, stub, mpm):
     server = httpd(mpm=mpm, children=6 if mpm == "prefork" else 2, threads=16, upstreams=[stub.upstream()])
     client = server.client()
     sessions = [client.start(stub) for _ in range(4)]
-    server.graceful_stop()  # nobody comes to take over: three seconds of waiting
+    server.graceful_stop()  # nobody comes to take over: five seconds of waiting
     time.sleep(1)
     start = time.monotonic()
     server.process.send_signal(signal.SIGTERM)

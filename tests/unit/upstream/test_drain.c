@@ -226,7 +226,7 @@ START_TEST(unseen_with_a_sibling)
 }
 END_TEST
 
-/* ... and nobody for three seconds says that it is one. */
+/* ... and nobody for five seconds says that it is one. */
 START_TEST(unseen_and_alone)
 {
     apr_time_t begin;
